@@ -1,0 +1,98 @@
+# The one door to BLAS and LAPACK: row-major signatures over SciPy's column-major exports.
+#
+# A row-major matrix is the transpose of the column-major matrix in the same memory, so every wrapper below swaps
+# sides, triangles or operands. When an integer width or a signature changes, this file changes and no other.
+
+from scipy.linalg.cython_blas cimport dgemm, dsyrk, dtrsm
+from scipy.linalg.cython_lapack cimport dpotrf, dpotri
+
+ctypedef int blas_int
+
+cdef enum:
+    BLAS_INT_MAX = 2147483647
+
+
+cdef inline blas_int narrow(Py_ssize_t size) except -1:
+    """A size as BLAS takes it; an OverflowError where it does not fit."""
+    if size > BLAS_INT_MAX:
+        raise OverflowError(f"an array dimension of {size} does not fit a BLAS integer")
+    return <blas_int> size
+
+
+cdef inline blas_int at_least_one(blas_int ld) noexcept nogil:
+    return ld if ld > 0 else 1
+
+
+cdef inline void gemm(
+    bint trans_a, bint trans_b, blas_int m, blas_int n, blas_int k, double alpha,
+    const double *a, blas_int lda, const double *b, blas_int ldb, double beta, double *c, blas_int ldc,
+) noexcept nogil:
+    """C = alpha op(A) op(B) + beta C;  op(A) m x k, op(B) k x n."""
+    cdef char ta = b'T' if trans_a else b'N'
+    cdef char tb = b'T' if trans_b else b'N'
+    if m == 0 or n == 0:
+        return
+    lda, ldb, ldc = at_least_one(lda), at_least_one(ldb), at_least_one(ldc)
+    dgemm(&tb, &ta, &n, &m, &k, &alpha, <double *> b, &ldb, <double *> a, &lda, &beta, c, &ldc)
+
+
+cdef inline void syrk(
+    bint trans, blas_int n, blas_int k, double alpha, const double *a, blas_int lda, double beta,
+    double *c, blas_int ldc,
+) noexcept nogil:
+    """Lower triangle of C = alpha A A' + beta C, A n x k;  with trans, alpha A'A, A k x n."""
+    cdef char uplo = b'U'
+    cdef char t = b'N' if trans else b'T'
+    if n == 0:
+        return
+    lda, ldc = at_least_one(lda), at_least_one(ldc)
+    dsyrk(&uplo, &t, &n, &k, &alpha, <double *> a, &lda, &beta, c, &ldc)
+
+
+cdef inline void solve_lower(
+    bint trans, blas_int m, blas_int n, const double *r, blas_int ldr, double *x, blas_int ldx,
+) noexcept nogil:
+    """X <- R^-1 X (with trans: R^-T X);  R m x m lower triangular, X m x n."""
+    cdef char side = b'R', uplo = b'U', diag = b'N'
+    cdef char t = b'T' if trans else b'N'
+    cdef double one = 1.0
+    if m == 0 or n == 0:
+        return
+    dtrsm(&side, &uplo, &t, &diag, &n, &m, &one, <double *> r, &ldr, x, &ldx)
+
+
+cdef inline void solve_lower_right(
+    bint trans, blas_int m, blas_int n, double alpha, const double *r, blas_int ldr, double *x, blas_int ldx,
+) noexcept nogil:
+    """X <- alpha X R^-1 (with trans: alpha X R^-T);  R n x n lower triangular, X m x n."""
+    cdef char side = b'L', uplo = b'U', diag = b'N'
+    cdef char t = b'T' if trans else b'N'
+    if m == 0 or n == 0:
+        return
+    dtrsm(&side, &uplo, &t, &diag, &n, &m, &alpha, <double *> r, &ldr, x, &ldx)
+
+
+cdef inline blas_int cholesky(blas_int n, double *a, blas_int lda) noexcept nogil:
+    """Lower triangle of A <- R with A = R R'; not 0 when A is not positive definite."""
+    cdef char uplo = b'U'
+    cdef blas_int info = 0
+    if n > 0:
+        dpotrf(&uplo, &n, a, &lda, &info)
+    return info
+
+
+cdef inline blas_int inverse_from_cholesky(blas_int n, double *a, blas_int lda) noexcept nogil:
+    """Lower triangle of A <- (R R')^-1, A holding R."""
+    cdef char uplo = b'U'
+    cdef blas_int info = 0
+    if n > 0:
+        dpotri(&uplo, &n, a, &lda, &info)
+    return info
+
+
+cdef inline void mirror_lower(Py_ssize_t n, double *a, Py_ssize_t lda) noexcept nogil:
+    """The upper triangle of A <- its lower one."""
+    cdef Py_ssize_t i, j
+    for i in range(n):
+        for j in range(i):
+            a[j * lda + i] = a[i * lda + j]

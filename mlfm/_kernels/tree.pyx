@@ -1,0 +1,126 @@
+"""What the tree does: it owns the factors and never sees an array with a feature in its shape.
+
+A node's path is its ancestors' factors (a, c of them) followed by its own (o). Both kernels take the nodes of one
+level under one or more parents, ``parent`` counting those parents from 0.
+"""
+
+from mlfm._kernels._blas cimport (
+    blas_int, cholesky, gemm, inverse_from_cholesky, mirror_lower, narrow, solve_lower, syrk,
+)
+
+cdef extern from "<math.h>" nogil:
+    double log(double)
+
+
+def eliminate(
+    const double[:, :, ::1] C,          # IN     k x (c + o) x (c + o), lower triangles
+    const double[:, :, ::1] B,          # IN     k x (c + o) x N
+    const Py_ssize_t[::1] parent,       # IN     k
+    double[:, :, ::1] R,                # OUT    k x o x o, lower triangular
+    double[:, :, ::1] A,                # OUT    k x o x c
+    double[:, :, ::1] b,                # OUT    k x o x N
+    double[::1] logdet,                 # OUT    k
+    double[:, :, ::1] C_parent,         # INOUT  p x c x c, lower triangles
+    double[:, :, ::1] B_parent,         # INOUT  p x c x N
+):
+    """Upward: integrate each node's own factors out and hand the rest to its parent.
+
+    R R' = I + C_oo,  A = R^-1 C_oa,  b = R^-1 B_o;  to the parent C_aa - A'A and B_a - A'b;
+    logdet = 2 sum(log diag R).
+    """
+    cdef blas_int o = narrow(R.shape[1]), c = narrow(A.shape[2]), N = narrow(B.shape[2])
+    cdef Py_ssize_t k, i, j, p
+    cdef Py_ssize_t failed = -1
+    cdef double total
+    with nogil:
+        for k in range(C.shape[0]):
+            total = 0.0
+            if o > 0:
+                for i in range(o):
+                    for j in range(o):
+                        R[k, i, j] = C[k, c + i, c + j] if j <= i else 0.0
+                    R[k, i, i] += 1.0
+                    for j in range(c):
+                        A[k, i, j] = C[k, c + i, j]
+                    for j in range(N):
+                        b[k, i, j] = B[k, c + i, j]
+                if cholesky(o, &R[k, 0, 0], o) != 0:
+                    failed = k
+                    break
+                for i in range(o):
+                    total = total + log(R[k, i, i])
+                if c > 0:
+                    solve_lower(False, o, c, &R[k, 0, 0], o, &A[k, 0, 0], c)
+                if N > 0:
+                    solve_lower(False, o, N, &R[k, 0, 0], o, &b[k, 0, 0], N)
+            logdet[k] = 2.0 * total
+            if c > 0:
+                p = parent[k]
+                for i in range(c):
+                    for j in range(i + 1):
+                        C_parent[p, i, j] += C[k, i, j]
+                    for j in range(N):
+                        B_parent[p, i, j] += B[k, i, j]
+                if o > 0:
+                    syrk(True, c, o, -1.0, &A[k, 0, 0], c, 1.0, &C_parent[p, 0, 0], c)
+                    if N > 0:
+                        gemm(True, False, c, N, o, -1.0, &A[k, 0, 0], c, &b[k, 0, 0], N,
+                             1.0, &B_parent[p, 0, 0], N)
+    if failed >= 0:
+        raise FloatingPointError("I + F'D^-1F of a node is not positive definite: the parameters are not finite")
+
+
+def substitute(
+    const double[:, :, ::1] R,          # IN   k x o x o
+    const double[:, :, ::1] A,          # IN   k x o x c
+    const double[:, :, ::1] b,          # IN   k x o x N
+    const Py_ssize_t[::1] parent,       # IN   k
+    const double[:, :, ::1] Z_parent,   # IN   p x c x N
+    const double[:, :, ::1] P_parent,   # IN   p x c x c
+    double[:, :, ::1] Z,                # OUT  k x (c + o) x N
+    double[:, :, ::1] P,                # OUT  k x (c + o) x (c + o)
+):
+    """Downward: posterior mean Z and covariance P of each node's path given the data.
+
+    Z_o = R^-T (b - A Z_a),  G = R^-T A,  P_oa = -G P_aa,  P_oo = (R R')^-1 + G P_aa G'.
+    """
+    cdef blas_int o = narrow(R.shape[1]), c = narrow(A.shape[2]), N = narrow(Z.shape[2])
+    cdef blas_int m = c + o
+    cdef Py_ssize_t k, i, j, p
+    if m == 0:
+        return
+    with nogil:
+        for k in range(R.shape[0]):
+            p = parent[k]
+            for i in range(c):
+                for j in range(N):
+                    Z[k, i, j] = Z_parent[p, i, j]
+                for j in range(c):
+                    P[k, i, j] = P_parent[p, i, j]
+            if o == 0:
+                continue
+            if N > 0:
+                for i in range(o):
+                    for j in range(N):
+                        Z[k, c + i, j] = b[k, i, j]
+                if c > 0:
+                    gemm(False, False, o, N, c, -1.0, &A[k, 0, 0], c, &Z[k, 0, 0], N, 1.0, &Z[k, c, 0], N)
+                solve_lower(True, o, N, &R[k, 0, 0], o, &Z[k, c, 0], N)
+            for i in range(o):
+                for j in range(o):
+                    P[k, c + i, c + j] = R[k, i, j]
+            inverse_from_cholesky(o, &P[k, c, c], m)
+            if c > 0:
+                # -G stands in the lower left corner while it is needed; P_oa = P_ao' replaces it at the end.
+                for i in range(o):
+                    for j in range(c):
+                        P[k, c + i, j] = -A[k, i, j]
+                solve_lower(True, o, c, &R[k, 0, 0], o, &P[k, c, 0], m)
+                # P_ao = P_aa (-G)'
+                gemm(False, True, c, o, c, 1.0, &P[k, 0, 0], m, &P[k, c, 0], m, 0.0, &P[k, 0, c], m)
+                # P_oo += (-G) P_ao
+                gemm(False, False, o, o, c, 1.0, &P[k, c, 0], m, &P[k, 0, c], m, 1.0, &P[k, c, c], m)
+                for i in range(o):
+                    for j in range(c):
+                        P[k, c + i, j] = P[k, j, c + i]
+            mirror_lower(o, &P[k, c, c], m)

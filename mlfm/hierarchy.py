@@ -1,0 +1,359 @@
+"""From labels to a frozen hierarchy of groups: which feature is in which group, at every level."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlfm.wording import count, listing
+
+GLOBAL = "global"
+
+
+class Hierarchy:
+    """Nested groups of features, from the global group to the finest.
+
+    Labels nest by path: the label "Other" under two sectors makes two groups. Groups stand in the order in which
+    they first appear among the features, so renaming them changes nothing else.
+
+    Parameters
+    ----------
+    labels : DataFrame, MultiIndex, Index or Hierarchy
+        A DataFrame is indexed by feature, its columns are the levels from coarse to fine. Of a MultiIndex (of a
+        DataFrame's columns, say) the last level names the features and those before it are the levels, coarse to
+        fine. A plain Index names features that are in no group but the global one.
+    levels : sequence of hashable, optional
+        The levels to use, coarse to fine, by name; by default all. ``"global"`` may stand first.
+
+    Raises
+    ------
+    TypeError
+        If the labels are of another type or cannot be hashed.
+    ValueError
+        If a label is missing or empty, a feature occurs twice, or a level is unknown, occurs twice, or is called
+        "global" (the name of the first level, which is always there).
+
+    Notes
+    -----
+    "Level" means a level of the hierarchy of features (columns of the data), never one of observations (rows).
+
+    *Group order* is an order of the features in which every group of every level is contiguous;
+    ``permutation[i]`` is the feature at position ``i`` of it. Results come back in the user's order.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> labels = pd.DataFrame(
+    ...     {"sector": ["Tech", "Energy", "Tech", "Energy"], "industry": ["Chips", "Oil", "Software", "Oil"]},
+    ...     index=["AMD", "BP", "SAP", "TTE"],
+    ... )
+    >>> hierarchy = Hierarchy(labels)
+    >>> hierarchy
+    Hierarchy of 4 features: global (1 group) > sector (2 groups) > industry (3 groups)
+    global (4)
+    ├─ Tech (2)
+    │  ├─ Chips (1)
+    │  └─ Software (1)
+    └─ Energy (2)
+       └─ Oil (2)
+    >>> hierarchy.permutation
+    array([0, 2, 1, 3])
+    >>> hierarchy.groups("industry")["Energy", "Oil"]
+    Index(['BP', 'TTE'], dtype='str')
+    """
+
+    __slots__ = ("_features", "_labels", "_levels", "_offsets", "_permutation")
+
+    _features: pd.Index
+    _levels: tuple[Hashable, ...]
+    _labels: tuple[NDArray[np.object_], ...]
+    _permutation: NDArray[np.intp]
+    _offsets: tuple[NDArray[np.intp], ...]
+
+    def __init__(
+        self, labels: pd.DataFrame | pd.Index | Hierarchy, *, levels: Sequence[Hashable] | None = None
+    ) -> None:
+        if isinstance(labels, Hierarchy):
+            frame = labels.to_frame() if levels is None else labels._coarser_frame(levels)
+        else:
+            frame = _label_frame(labels)
+            if levels is not None:
+                frame = frame.loc[:, _chosen(levels, frame.columns)]
+        if GLOBAL in frame.columns:
+            raise ValueError(
+                f"a level cannot be called {GLOBAL!r}: that is the name of the first level, which holds every "
+                "feature and is always there; rename or drop the column"
+            )
+        if frame.columns.has_duplicates:
+            raise ValueError(f"levels occur twice: {listing(frame.columns[frame.columns.duplicated()].unique())}")
+        _check_features(frame.index)
+        columns = [_checked_labels(frame, position) for position in range(frame.shape[1])]
+
+        self._features = frame.index
+        self._levels = (GLOBAL, *frame.columns)
+        self._labels = tuple(columns)
+        codes = _codes_by_path(columns, len(frame))
+        # Stable, with the coarsest level as the first key: groups stay in order of first appearance.
+        self._permutation = np.lexsort(tuple(reversed(codes))).astype(np.intp)
+        self._offsets = tuple(_boundaries(code[self._permutation]) for code in codes)
+        for array in (self._permutation, *self._offsets, *self._labels):
+            array.setflags(write=False)
+
+    @property
+    def features(self) -> pd.Index:
+        """Names of the features, in the user's order."""
+        return self._features
+
+    @property
+    def n_features(self) -> int:
+        """Number of features."""
+        return len(self._features)
+
+    @property
+    def levels(self) -> tuple[Hashable, ...]:
+        """Names of the levels, coarse to fine; the first is "global"."""
+        return self._levels
+
+    @property
+    def n_groups(self) -> pd.Series:
+        """Number of groups at each level."""
+        return pd.Series(
+            [len(bounds) - 1 for bounds in self._offsets], index=pd.Index(self._levels, name="level"), name="groups"
+        )
+
+    @property
+    def permutation(self) -> NDArray[np.intp]:
+        """Position in the user's order of the feature at each position of group order."""
+        return self._permutation
+
+    @property
+    def offsets(self) -> tuple[NDArray[np.intp], ...]:
+        """For each level the boundaries of its groups in group order: group k is offsets[k] .. offsets[k + 1]."""
+        return self._offsets
+
+    def position(self, level: Hashable) -> int:
+        """Number of a level, counted from 0 for "global".
+
+        Raises
+        ------
+        ValueError
+            If there is no such level.
+        """
+        try:
+            return self._levels.index(level)
+        except ValueError:
+            raise ValueError(f"unknown level {level!r}; the levels are {listing(self._levels)}") from None
+
+    def paths(self, level: Hashable) -> pd.Index:
+        """Names of a level's groups in group order: labels for the first level below the global one, paths of
+        labels (a MultiIndex) for those below it.
+        """
+        depth = self.position(level)
+        if depth == 0:
+            return pd.Index([GLOBAL], name=GLOBAL)
+        first = self._permutation[self._offsets[depth][:-1]]
+        columns = [labels[first] for labels in self._labels[:depth]]
+        names = list(self._levels[1 : depth + 1])
+        if depth == 1:
+            return pd.Index(columns[0], name=names[0], dtype=object).infer_objects()
+        return pd.MultiIndex.from_arrays(columns, names=names)
+
+    def groups(self, level: Hashable) -> dict[Hashable, pd.Index]:
+        """The features of every group of a level, by the group's name (see :meth:`paths`).
+
+        Parameters
+        ----------
+        level : hashable
+            Name of the level.
+
+        Returns
+        -------
+        dict
+            In group order; features in the user's order.
+        """
+        bounds = self._offsets[self.position(level)]
+        members = (
+            self._features[self._permutation[a:b]] for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+        )
+        return dict(zip(self.paths(level), members, strict=True))
+
+    def to_frame(self) -> pd.DataFrame:
+        """The labels: one row a feature in the user's order, one column a level below the global one."""
+        columns = {name: list(labels) for name, labels in zip(self._levels[1:], self._labels, strict=True)}
+        return pd.DataFrame(columns, index=self._features, columns=pd.Index(self._levels[1:]))
+
+    def coarsen(self, levels: Sequence[Hashable]) -> Hierarchy:
+        """The hierarchy with only the named levels (the global one is always kept).
+
+        Groups stay what they were: where the label of a kept level stands under several groups of a dropped one,
+        that level's groups are named by their paths.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> labels = pd.DataFrame({"domain": ["A", "A", "B"], "scale": ["a", "b", "c"]}, index=["x", "y", "z"])
+        >>> Hierarchy(labels).coarsen(["domain"]).levels
+        ('global', 'domain')
+        """
+        return Hierarchy(self, levels=levels)
+
+    def _coarser_frame(self, levels: Sequence[Hashable]) -> pd.DataFrame:
+        frame = self.to_frame()
+        kept = _chosen(levels, frame.columns)
+        coarser, above = {}, -1
+        for level in kept:
+            depth = self.position(level) - 1
+            paths = list(zip(*self._labels[above + 1 : depth + 1], strict=True))
+            ambiguous = len(set(paths)) > len({path[-1] for path in paths})
+            coarser[level] = paths if ambiguous else list(self._labels[depth])
+            above = depth
+        return pd.DataFrame(coarser, index=self._features, columns=pd.Index(kept, dtype=object))
+
+    def reindex(self, features: Sequence[Hashable] | pd.Index) -> Hierarchy:
+        """The hierarchy of these features, in this order; a ValueError where one of them is not here."""
+        wanted = features if isinstance(features, pd.Index) else pd.Index(features)
+        where = self._features.get_indexer(wanted)
+        if (where < 0).any():
+            raise ValueError(f"features not in the hierarchy: {listing(wanted[where < 0])}")
+        return Hierarchy(self.to_frame().iloc[where])
+
+    def summary(self) -> pd.DataFrame:
+        """Groups and features a group (smallest, median, largest), level by level."""
+        sizes = [np.diff(bounds) for bounds in self._offsets]
+        return pd.DataFrame(
+            {
+                "groups": [len(size) for size in sizes],
+                "smallest": [size.min() for size in sizes],
+                "median": [float(np.median(size)) for size in sizes],
+                "largest": [size.max() for size in sizes],
+            },
+            index=pd.Index(self._levels, name="level"),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Hierarchy):
+            return NotImplemented
+        return (
+            self._levels == other._levels
+            and len(self._features) == len(other._features)
+            and bool((self._features == other._features).all())
+            and all(list(mine) == list(theirs) for mine, theirs in zip(self._labels, other._labels, strict=True))
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._levels, tuple(self._features), *(tuple(labels) for labels in self._labels)))
+
+    def __getstate__(self) -> tuple[pd.DataFrame]:
+        return (self.to_frame(),)
+
+    def __setstate__(self, state: tuple[pd.DataFrame]) -> None:
+        Hierarchy.__init__(self, state[0])
+
+    def __repr__(self) -> str:
+        sizes = " > ".join(f"{level} ({count(k, 'group')})" for level, k in self.n_groups.items())
+        head = f"Hierarchy of {count(self.n_features, 'feature')}: {sizes}"
+        return "\n".join([head, f"{GLOBAL} ({self.n_features})", *self._branches(0, 0, "", widths=(4, 3, 2))])
+
+    def _branches(self, depth: int, group: int, indent: str, widths: tuple[int, ...]) -> list[str]:
+        """Lines for the groups below one group, the first ``widths[0]`` of them and so on down."""
+        if depth + 1 >= len(self._levels) or not widths:
+            return []
+        bounds, below = self._offsets[depth], self._offsets[depth + 1]
+        first, last = np.searchsorted(below, bounds[group : group + 2])
+        shown = min(last, first + widths[0]) if last - first > widths[0] + 1 else last
+        lines = []
+        for child in range(first, shown):
+            end = child == last - 1
+            label = self._labels[depth][self._permutation[below[child]]]
+            lines.append(f"{indent}{'└─' if end else '├─'} {label} ({below[child + 1] - below[child]})")
+            lines += self._branches(depth + 1, child, indent + ("   " if end else "│  "), widths[1:])
+        if shown < last:
+            lines.append(f"{indent}└─ … {last - shown} more")
+        return lines
+
+
+def _label_frame(labels: pd.DataFrame | pd.Index) -> pd.DataFrame:
+    """Labels of whatever kind as a DataFrame: one row a feature, one column a level."""
+    if isinstance(labels, pd.DataFrame):
+        if isinstance(labels.index, pd.MultiIndex):
+            raise TypeError("labels: the index of the label frame must be the feature names, not a MultiIndex")
+        return labels
+    if isinstance(labels, pd.MultiIndex):
+        names = [f"level_{i + 1}" if name is None else name for i, name in enumerate(labels.names[:-1])]
+        columns = {i: labels.get_level_values(i).to_numpy(dtype=object) for i in range(labels.nlevels - 1)}
+        frame = pd.DataFrame(columns, index=labels.get_level_values(-1), dtype=object)
+        frame.columns = pd.Index(names, dtype=object)
+        return frame
+    if isinstance(labels, pd.Index):
+        return pd.DataFrame(index=labels)
+    raise TypeError(
+        "labels must be a DataFrame indexed by feature, a MultiIndex whose last level names the features, or a "
+        f"Hierarchy, not {type(labels).__name__}"
+    )
+
+
+def _chosen(levels: Sequence[Hashable], known: pd.Index) -> list[Hashable]:
+    if isinstance(levels, str):
+        raise TypeError(f"levels must be a sequence of level names, not the string {levels!r}")
+    wanted = list(levels)
+    if wanted and wanted[0] == GLOBAL:
+        wanted = wanted[1:]
+    unknown = [level for level in wanted if level not in known]
+    if unknown:
+        raise ValueError(f"unknown levels: {listing(unknown)}; the levels are {listing([GLOBAL, *known])}")
+    order = [known.get_loc(level) for level in wanted]
+    if any(not isinstance(place, int) for place in order) or order != sorted(set(order)):
+        raise ValueError(
+            f"levels must be named once each, from coarse to fine as in the labels: {listing([GLOBAL, *known])}"
+        )
+    return wanted
+
+
+def _check_features(features: pd.Index) -> None:
+    if len(features) == 0:
+        raise ValueError("the hierarchy has no features")
+    if features.isna().any():
+        raise ValueError(f"{count(int(features.isna().sum()), 'feature name')} missing")
+    if features.has_duplicates:
+        raise ValueError(
+            f"feature names occur more than once: {listing(features[features.duplicated()].unique())}; "
+            "every feature needs a name of its own, also across groups"
+        )
+
+
+def _checked_labels(frame: pd.DataFrame, position: int) -> NDArray[np.object_]:
+    """One level's labels as objects, none of them missing or empty."""
+    name = frame.columns[position]
+    column = frame.iloc[:, position]
+    labels = np.fromiter(column.tolist(), dtype=object, count=len(frame))
+    blank = np.array([isinstance(label, str) and not label.strip() for label in labels], dtype=bool)
+    missing = blank | column.isna().to_numpy(dtype=bool)
+    if missing.any():
+        raise ValueError(
+            f"level {name!r}: missing or empty labels for features {listing(frame.index[missing])}; "
+            "give every feature a group (a group of its own will do)"
+        )
+    return labels
+
+
+def _codes_by_path(columns: Sequence[NDArray[np.object_]], n: int) -> list[NDArray[np.intp]]:
+    """Group numbers of every level, counted by first appearance; groups with different parents differ."""
+    codes = [np.zeros(n, dtype=np.intp)]
+    for labels in columns:
+        try:
+            own, _ = pd.factorize(labels)
+        except TypeError as error:
+            raise TypeError(f"labels must be hashable: {error}") from error
+        path = codes[-1].astype(np.int64) * (int(own.max()) + 1) + own
+        codes.append(pd.factorize(path)[0].astype(np.intp))
+    return codes
+
+
+def _boundaries(codes: NDArray[Any]) -> NDArray[np.intp]:
+    """Where runs of equal codes begin, and the end."""
+    changes = np.flatnonzero(np.diff(codes)) + 1
+    return np.concatenate([[0], changes, [len(codes)]]).astype(np.intp)

@@ -1,0 +1,81 @@
+"""The Gaussian log-likelihood of a multilevel factor model and its derivatives, at any parameters.
+
+Arrays are in group order. Y holds the data feature by feature (n x columns), means removed. Its columns are the
+observations, or the rows of anything with the same Y Y' (design: the triangular factor), so ``nobs`` comes apart.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlfm._kernels.blocks import cross_moments, expand, gradient, leaf_moments, second_moments
+from mlfm.sweep import Sweep, Task, Workers
+
+Floats = NDArray[np.float64]
+LOG_2PI = math.log(2 * math.pi)
+
+
+def condition(sweep: Sweep, F: Floats, D: Floats, Y: Floats, workers: Workers) -> None:
+    """The upward pass at (F, D): fills the sweep's R, A, b and log-determinants."""
+
+    def moments(task: Task, C: Floats, B: Floats) -> None:
+        own = task.features
+        leaf_moments(F[own], D[own], Y[own], task.leaves, C, B)
+
+    sweep.upward(moments, workers)
+
+
+def loglike(sweep: Sweep, D: Floats, squares: Floats, nobs: float) -> float:
+    """Total log-likelihood in nats, after :func:`condition`; ``squares`` are the features' sums of squares."""
+    logdet = np.log(D).sum() + sweep.logdet
+    quadratic = (squares / D).sum() - sweep.explained
+    return float(-0.5 * (nobs * (len(D) * LOG_2PI + logdet) + quadratic))
+
+
+def loglike_by_column(sweep: Sweep, D: Floats, Y: Floats) -> Floats:
+    """Log-likelihood of every observation (column of Y), after :func:`condition`."""
+    logdet = np.log(D).sum() + sweep.logdet
+    quadratic = np.einsum("jn,jn,j->n", Y, Y, 1 / D) - sweep.explained_by_column()
+    return -0.5 * (len(D) * LOG_2PI + logdet + quadratic)
+
+
+def posterior_moments(
+    task: Task, Z: Floats, P: Floats, Y: Floats, nobs: float
+) -> tuple[Floats, Floats]:
+    """V = Y_g' Z' (n x r) and W = nobs P + Z Z' (leaves x r x r) of a task's features."""
+    V, W = np.empty((task.features.stop - task.features.start, Z.shape[1])), np.empty_like(P)
+    cross_moments(Y[task.features], Z, task.leaves, V)
+    second_moments(P, Z, nobs, W)
+    return V, W
+
+
+def score(
+    sweep: Sweep, F: Floats, D: Floats, Y: Floats, squares: Floats, nobs: float, workers: Workers
+) -> tuple[Floats, Floats]:
+    """Derivatives of the total log-likelihood by F (n x r) and D (n), after :func:`condition`."""
+    dF, dD = np.empty_like(F), np.empty_like(D)
+
+    def visit(task: Task, Z: Floats, P: Floats) -> None:
+        own = task.features
+        V, W = posterior_moments(task, Z, P, Y, nobs)
+        gradient(F[own], D[own], V, W, squares[own], nobs, task.leaves, dF[own], dD[own])
+
+    sweep.downward(visit, workers)
+    return dF, dD
+
+
+def solve(sweep: Sweep, F: Floats, D: Floats, Y: Floats, workers: Workers) -> Floats:
+    """Sigma^-1 Y = D^-1 (Y - F Z): the posterior mean of the unique parts over their variances."""
+    condition(sweep, F, D, Y, workers)
+    out = Y.copy()
+
+    def visit(task: Task, Z: Floats, P: Floats) -> None:
+        own = task.features
+        expand(F[own], Z, task.leaves, -1.0, out[own])
+        out[own] /= D[own, None]
+
+    sweep.downward(visit, workers)
+    return out

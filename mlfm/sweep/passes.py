@@ -1,0 +1,145 @@
+"""The two passes of the sweep: up, the likelihood; down, the posterior of the factors (PHB, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlfm._kernels.tree import eliminate, substitute
+from mlfm.sweep.tasks import Task, cut
+from mlfm.sweep.threads import Workers
+from mlfm.sweep.tree import Tree
+
+Floats = NDArray[np.float64]
+
+#: Fills C (leaves x r x r) and B (leaves x r x columns) of a task's leaf groups, or of its piece of one.
+Moments = Callable[[Task, Floats, Floats], None]
+#: Takes the posterior means Z (leaves x r x columns) and covariances P (leaves x r x r) of a task's leaf groups.
+Visitor = Callable[[Task, Floats, Floats], None]
+
+
+class Sweep:
+    """R, A and b of every node of a tree, and the two passes that write and read them.
+
+    Parameters
+    ----------
+    tree : Tree
+    columns : int
+        Columns of the right-hand sides B: observations of data, or vectors to solve for; 0 for the
+        parameters' part alone (R, A and the log-determinant).
+    """
+
+    def __init__(self, tree: Tree, columns: int, width: int | None = None) -> None:
+        self.tree, self.columns = tree, columns
+        self.tasks = cut(tree, width)
+        nodes = [tree.n_nodes(level) for level in range(len(tree.ranks))]
+        self.R = [np.empty((p, o, o)) for p, o in zip(nodes, tree.ranks, strict=True)]
+        self.A = [np.empty((p, o, c)) for p, o, c in zip(nodes, tree.ranks, tree.columns[:-1], strict=True)]
+        self.b = [np.empty((p, o, columns)) for p, o in zip(nodes, tree.ranks, strict=True)]
+        self._logdet = [np.empty(p) for p in nodes]
+        # Nodes above the tasks, by level: all hosts and their ancestors.
+        above: set[tuple[int, int]] = set()
+        for task in self.tasks:
+            level, node = task.host
+            while (level, node) not in above:
+                above.add((level, node))
+                if level:
+                    level, node = level - 1, int(tree.parents[level][node])
+        self._top = [sorted(node for level, node in above if level == wanted) for wanted in range(len(tree.ranks))]
+
+    @property
+    def logdet(self) -> float:
+        """log det(I + ...) of all nodes: log det Sigma less the sum of log D."""
+        return float(sum(level.sum() for level in self._logdet))
+
+    @property
+    def explained(self) -> float:
+        """The sum of ||b||^2 over all nodes: what the factors take off the quadratic form."""
+        return float(sum(np.vdot(b, b) for b in self.b))
+
+    def explained_by_column(self) -> Floats:
+        """The same, column by column of the right-hand sides."""
+        total = np.zeros(self.columns)
+        for b in self.b:
+            total += np.einsum("kon,kon->n", b, b)
+        return total
+
+    def upward(self, moments: Moments, workers: Workers) -> None:
+        """From the leaf groups' moments to R, A, b and the log-determinant of every node."""
+        tree, columns = self.tree, self.columns
+        handed_up: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
+
+        def ascend(i: int) -> None:
+            task = self.tasks[i]
+            r = tree.n_factors
+            C, B = np.zeros((task.n_leaves, r, r)), np.empty((task.n_leaves, r, columns))
+            moments(task, C, B)
+            for depth in reversed(range(len(task.nodes))):
+                above = task.nodes[depth - 1].stop - task.nodes[depth - 1].start if depth else 1
+                C, B = self._eliminate(task.host[0] + 1 + depth, task.nodes[depth], task.parents[depth], above, C, B)
+            handed_up[i] = C[0], B[0]
+
+        workers.run(ascend, len(self.tasks))
+
+        # The top of the tree: few nodes, one after the other, sums in task order.
+        sums: dict[tuple[int, int], tuple[Floats, Floats]] = {}
+
+        def add(host: tuple[int, int], C: Floats, B: Floats) -> None:
+            if host in sums:
+                sums[host][0].__iadd__(C)
+                sums[host][1].__iadd__(B)
+            else:
+                sums[host] = C, B
+
+        for task, (C, B) in zip(self.tasks, handed_up, strict=True):
+            add(task.host, C, B)
+        only = np.zeros(1, dtype=np.intp)
+        for level in reversed(range(len(tree.ranks))):
+            for node in self._top[level]:
+                C, B = sums.pop((level, node))
+                up_C, up_B = self._eliminate(level, slice(node, node + 1), only, 1, C[None], B[None])
+                if level:
+                    add((level - 1, int(tree.parents[level][node])), up_C[0], up_B[0])
+
+    def _eliminate(
+        self, level: int, nodes: slice, parents: NDArray[np.intp], n_parents: int, C: Floats, B: Floats
+    ) -> tuple[Floats, Floats]:
+        c = self.tree.columns[level]
+        up_C, up_B = np.zeros((n_parents, c, c)), np.zeros((n_parents, c, self.columns))
+        eliminate(
+            C, B, parents, self.R[level][nodes], self.A[level][nodes], self.b[level][nodes],
+            self._logdet[level][nodes], up_C, up_B,
+        )  # fmt: skip
+        return up_C, up_B
+
+    def downward(self, visit: Visitor, workers: Workers) -> None:
+        """From R, A and b to the posterior of every leaf group's path, handed to ``visit`` task by task."""
+        tree = self.tree
+        no_factors = np.empty((1, 0, self.columns)), np.empty((1, 0, 0))
+        top: dict[tuple[int, int], tuple[Floats, Floats]] = {}
+        only = np.zeros(1, dtype=np.intp)
+        for level, nodes in enumerate(self._top):
+            for node in nodes:
+                above = top[level - 1, int(tree.parents[level][node])] if level else no_factors
+                top[level, node] = self._substitute(level, slice(node, node + 1), only, *above)
+
+        def descend(i: int) -> None:
+            task = self.tasks[i]
+            Z, P = top[task.host]
+            for depth, (nodes, parents) in enumerate(zip(task.nodes, task.parents, strict=True)):
+                Z, P = self._substitute(task.host[0] + 1 + depth, nodes, parents, Z, P)
+            visit(task, Z, P)
+
+        workers.run(descend, len(self.tasks))
+
+    def _substitute(
+        self, level: int, nodes: slice, parents: NDArray[np.intp], Z_parent: Floats, P_parent: Floats
+    ) -> tuple[Floats, Floats]:
+        k, m = nodes.stop - nodes.start, self.tree.columns[level + 1]
+        Z, P = np.empty((k, m, self.columns)), np.empty((k, m, m))
+        substitute(
+            self.R[level][nodes], self.A[level][nodes], self.b[level][nodes], parents, Z_parent, P_parent, Z, P
+        )
+        return Z, P

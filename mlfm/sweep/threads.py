@@ -1,0 +1,106 @@
+"""Threads: Python threads over kernels that release the GIL, with BLAS held to one thread while they run."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+
+def available_cpus() -> int:
+    """Processors that this process may use: its affinity mask and its cgroup's quota respected."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cpus = min(cpus, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):
+        pass  # no cgroup v2 here
+    return max(1, cpus)
+
+
+class _BlasCap:
+    """One thread for every BLAS in the process, while anybody holds it.
+
+    The setting is the process's, and fits may run side by side: the first to enter caps, the last to leave restores.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._limits: Any = None
+
+    def _after_fork(self) -> None:
+        # The child has only the thread that forked; what other threads held is gone, the cap they had set is not.
+        if self._limits is not None:
+            self._limits.restore_original_limits()
+        self._forget()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._holders == 0:
+                # The libraries are looked up anew each time: one may have been loaded since. It takes a millisecond.
+                self._limits = ThreadpoolController().limit(limits=1, user_api="blas")
+            self._holders += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self._limits.restore_original_limits()
+                self._limits = None
+
+
+_blas_cap = _BlasCap()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_blas_cap._after_fork)
+
+
+class Workers:
+    """A context in which functions of a task number run on ``n_threads`` threads.
+
+    Which thread runs which task is left to chance; callers write each task's result to a place of its own.
+    """
+
+    def __init__(self, n_threads: int | None = None) -> None:
+        self.n_threads = available_cpus() if n_threads is None else n_threads
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        _blas_cap.__enter__()
+        if self.n_threads > 1:
+            self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="mlfm")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+        _blas_cap.__exit__()
+
+    def run(self, function: Callable[[int], None], count: int) -> None:
+        """``function(0), .., function(count - 1)``, in any order; the first failure in task order is raised."""
+        if self._pool is None or count == 1:
+            for i in range(count):
+                function(i)
+            return
+        futures: list[Future[None]] = [self._pool.submit(function, i) for i in range(count)]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
