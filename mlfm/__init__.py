@@ -1,1 +1,82 @@
+"""Multilevel factor models by maximum likelihood, in time linear in the number of features.
+
+    Sigma = sum over levels of (block-diagonal low rank) + diagonal
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlfm import datasets as datasets
+    from mlfm.covariance import MultilevelCovariance
+    from mlfm.exceptions import (
+        ConvergenceWarning,
+        DroppedObservationsWarning,
+        IdentificationWarning,
+        MlfmWarning,
+        UniquenessFloorWarning,
+    )
+    from mlfm.hierarchy import Hierarchy
+    from mlfm.model import MultilevelFactorModel
+    from mlfm.results import MultilevelFactorResults
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "ConvergenceWarning",
+    "DroppedObservationsWarning",
+    "Hierarchy",
+    "IdentificationWarning",
+    "MlfmWarning",
+    "MultilevelCovariance",
+    "MultilevelFactorModel",
+    "MultilevelFactorResults",
+    "UniquenessFloorWarning",
+    "__version__",
+    "datasets",
+    "load",
+]
+
+# Imported when first asked for, so that "import mlfm" costs next to nothing.
+_HOMES = {
+    "ConvergenceWarning": "mlfm.exceptions",
+    "DroppedObservationsWarning": "mlfm.exceptions",
+    "Hierarchy": "mlfm.hierarchy",
+    "IdentificationWarning": "mlfm.exceptions",
+    "MlfmWarning": "mlfm.exceptions",
+    "MultilevelCovariance": "mlfm.covariance",
+    "MultilevelFactorModel": "mlfm.model",
+    "MultilevelFactorResults": "mlfm.results",
+    "UniquenessFloorWarning": "mlfm.exceptions",
+}
+
+
+def load(fname: Any) -> MultilevelFactorResults:
+    """Read results written by :meth:`MultilevelFactorResults.save`, from files you trust only (a pickle).
+
+    Parameters
+    ----------
+    fname : str or Path
+
+    Raises
+    ------
+    TypeError
+        If the file holds something else.
+    """
+    from mlfm.results import MultilevelFactorResults
+
+    return MultilevelFactorResults.load(fname)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "datasets":
+        return importlib.import_module("mlfm.datasets")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'mlfm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlfm._kernels.blocks import expand, inverse_factors, project
 from mlfm.hierarchy import Hierarchy
 from mlfm.likelihood import condition, loglike, solve
+from mlfm.parameters import loadings_array, positions, uniqueness_array
 from mlfm.ranks import Ranks, factor_columns, ranks_by_level
 from mlfm.sweep import Sweep, Tree, Workers
 from mlfm.wording import listing
@@ -82,8 +83,8 @@ class MultilevelCovariance:
                 )
             ranks = _ranks_from_columns(loadings, hierarchy)
         self._ranks = ranks_by_level(ranks, hierarchy)
-        F = _loadings_array(loadings, hierarchy, self._ranks)
-        D = _uniqueness_array(uniquenesses, hierarchy)
+        F = loadings_array(loadings, hierarchy, self._ranks)
+        D = uniqueness_array(uniquenesses, hierarchy)
         self._F = np.ascontiguousarray(F[hierarchy.permutation])
         self._D = np.ascontiguousarray(D[hierarchy.permutation])
         self._F.setflags(write=False)
@@ -223,15 +224,7 @@ class MultilevelCovariance:
         """An argument as an n x k array in group order, and the way back to what it was."""
         features = self._hierarchy.features
         if isinstance(x, (pd.Series, pd.DataFrame)):
-            where = x.index.get_indexer(features) if x.index.is_unique else np.full(len(features), -1)
-            if len(x) != len(features) or (where < 0).any():
-                strange = x.index[~x.index.isin(features)]
-                absent = features[~features.isin(x.index)]
-                raise ValueError(
-                    f"{name}: its labels are not the features of the covariance; "
-                    f"not among the features: {listing(strange) or 'none'}; missing: {listing(absent) or 'none'}; "
-                    f"more than once: {listing(x.index[x.index.duplicated()].unique()) or 'none'}"
-                )
+            where: NDArray[np.intp] | None = positions(x.index, features, name)
             values = x.to_numpy(dtype=float)[where]
         else:
             where = None
@@ -275,46 +268,3 @@ def _ranks_from_columns(loadings: pd.DataFrame, hierarchy: Hierarchy) -> dict[An
     if order != sorted(order):
         raise ValueError(f"loadings: columns must follow the levels from coarse to fine: {listing(hierarchy.levels)}")
     return ranks
-
-
-def _loadings_array(loadings: Any, hierarchy: Hierarchy, ranks: tuple[int, ...]) -> Floats:
-    wanted = (hierarchy.n_features, sum(ranks))
-    if isinstance(loadings, pd.DataFrame):
-        loadings = _aligned(loadings, hierarchy, "loadings")
-    F = np.array(loadings, dtype=float)
-    if F.ndim == 1 and wanted[1] == 1 and F.shape == (wanted[0],):
-        F = F[:, None]
-    if F.shape != wanted:
-        raise ValueError(
-            f"loadings: shape {wanted} is needed (features, and the sum of the ranks {list(ranks)}), not {F.shape}"
-        )
-    if not np.isfinite(F).all():
-        raise ValueError(f"loadings: {int((~np.isfinite(F)).sum())} values are missing or infinite")
-    return F
-
-
-def _uniqueness_array(uniquenesses: Any, hierarchy: Hierarchy) -> Floats:
-    if isinstance(uniquenesses, pd.Series):
-        uniquenesses = _aligned(uniquenesses, hierarchy, "uniquenesses")
-    D = np.array(uniquenesses, dtype=float)
-    if D.shape != (hierarchy.n_features,):
-        raise ValueError(f"uniquenesses: shape ({hierarchy.n_features},) is needed, not {D.shape}")
-    bad = ~(np.isfinite(D) & (D > 0))
-    if bad.any():
-        raise ValueError(f"uniquenesses: must be positive and finite; not so for {listing(hierarchy.features[bad])}")
-    return D
-
-
-def _aligned(labelled: Any, hierarchy: Hierarchy, name: str) -> Any:
-    """A labelled argument's values in the hierarchy's feature order."""
-    features = hierarchy.features
-    if labelled.index.has_duplicates:
-        twice = labelled.index[labelled.index.duplicated()].unique()
-        raise ValueError(f"{name}: features occur more than once: {listing(twice)}")
-    strange, absent = labelled.index.difference(features), features.difference(labelled.index)
-    if len(strange) or len(absent):
-        raise ValueError(
-            f"{name}: features do not match the hierarchy; not in it: {listing(strange) or 'none'}; "
-            f"missing: {listing(absent) or 'none'}"
-        )
-    return labelled.loc[features].to_numpy(dtype=float)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
-def listing(labels: Iterable[Any], most: int = 5) -> str:
+def listing(labels: Iterable[Any], most: int = 5, show: Callable[[Any], str] = repr) -> str:
     """``'a', 'b', 'c' and 12 more``."""
-    every = [repr(label) for label in labels]
-    if len(every) <= most:
-        return ", ".join(every)
-    return ", ".join(every[:most]) + f" and {len(every) - most} more"
+    every = list(labels)
+    words = ", ".join(show(label) for label in every[:most])
+    return words if len(every) <= most else f"{words} and {len(every) - most} more"
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str | None = None) -> str:
     """``1 group``, ``3 groups``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,0 +1,121 @@
+"""Data at the door: a DataFrame or an array, checked against its hierarchy before any work is done."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mlfm.exceptions import DroppedObservationsWarning
+from mlfm.hierarchy import Hierarchy
+from mlfm.wording import count, listing
+
+Floats = NDArray[np.float64]
+MISSING = ("raise", "drop")
+
+
+def match_hierarchy(
+    endog: Any, hierarchy: Hierarchy | pd.DataFrame | pd.Index | Sequence[Hashable] | None
+) -> Hierarchy:
+    """The hierarchy of the data's columns, in their order."""
+    if isinstance(endog, pd.DataFrame):
+        columns = endog.columns
+        if hierarchy is None:
+            return Hierarchy(columns)
+        if isinstance(hierarchy, (list, tuple)):
+            return Hierarchy(columns, levels=hierarchy)
+        given = _as_hierarchy(hierarchy)
+        features = columns.get_level_values(-1) if isinstance(columns, pd.MultiIndex) else columns
+        if features.has_duplicates:
+            twice = features[features.duplicated()].unique()
+            raise ValueError(f"endog: feature names occur more than once: {listing(twice)}")
+        strange = features[~features.isin(given.features)]
+        absent = given.features[~given.features.isin(features)]
+        if len(strange) or len(absent):
+            raise ValueError(
+                f"hierarchy: does not match the columns of endog; in endog and not in the hierarchy: "
+                f"{listing(strange) or 'none'}; in the hierarchy and not in endog: {listing(absent) or 'none'}"
+            )
+        return given.reindex(features)
+    array = np.asarray(endog)
+    if array.ndim != 2:
+        raise ValueError(f"endog: a matrix is needed (observations x features), not {array.ndim} dimensions")
+    if hierarchy is None or isinstance(hierarchy, (list, tuple)):
+        raise TypeError("hierarchy: needed when endog is an array, whose columns have no labels")
+    given = _as_hierarchy(hierarchy)
+    if array.shape[1] != given.n_features:
+        raise ValueError(f"endog: {array.shape[1]} columns, but the hierarchy has {count(given.n_features, 'feature')}")
+    return given
+
+
+def _as_hierarchy(hierarchy: Any) -> Hierarchy:
+    if isinstance(hierarchy, Hierarchy):
+        return hierarchy
+    if isinstance(hierarchy, (pd.DataFrame, pd.Index)):
+        return Hierarchy(hierarchy)
+    raise TypeError(
+        "hierarchy must be a Hierarchy, a DataFrame of labels indexed by feature, a MultiIndex, or a list of level "
+        f"names of endog's columns, not {type(hierarchy).__name__}"
+    )
+
+
+def checked_values(endog: Any, features: pd.Index, missing: str) -> tuple[Floats, pd.Index]:
+    """The data as float64 (observations x features, never the caller's own array), and the observations' labels."""
+    if missing not in MISSING:
+        raise ValueError(f"missing must be one of {listing(MISSING)}, not {missing!r}")
+    if isinstance(endog, pd.DataFrame):
+        wrong = [
+            feature
+            for feature, dtype in zip(features, endog.dtypes, strict=True)
+            if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype)
+        ]
+        if wrong:
+            raise TypeError(f"endog: columns are not numeric: {listing(wrong)}; convert or drop them")
+        values = np.array(endog.to_numpy(dtype=float, na_value=np.nan), order="C")
+        index = endog.index
+    else:
+        array = np.asarray(endog)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"endog: numbers are needed, not an array of {array.dtype}")
+        values = np.array(array, dtype=float, order="C")
+        index = pd.RangeIndex(len(values))
+
+    infinite = np.isinf(values).any(axis=0)
+    if infinite.any():
+        raise ValueError(f"endog: infinite values in columns {listing(features[infinite])}")
+    values, index = _without_missing(values, index, features, missing)
+    if len(values) < 2:
+        raise ValueError(f"endog: at least 2 observations are needed, not {len(values)}")
+    extent, size = np.ptp(values, axis=0), np.abs(values).max(axis=0)
+    constant = extent <= 8 * np.finfo(float).eps * size
+    if constant.any():
+        raise ValueError(f"endog: columns do not vary: {listing(features[constant])}; drop them")
+    return values, index
+
+
+def _without_missing(
+    values: Floats, index: pd.Index, features: pd.Index, missing: str
+) -> tuple[Floats, pd.Index]:
+    gaps = np.isnan(values)
+    if not gaps.any():
+        return values, index
+    empty = gaps.all(axis=0)
+    if empty.any() and len(values):
+        raise ValueError(f"endog: columns have no values at all: {listing(features[empty])}; drop them")
+    incomplete = gaps.any(axis=1)
+    where = f"in columns {listing(features[gaps.any(axis=0)])}"
+    if missing == "raise":
+        raise ValueError(
+            f"endog: {count(int(gaps.sum()), 'value')} missing, in {count(int(incomplete.sum()), 'observation')}, "
+            f"{where}; fill them or use missing='drop' to leave these observations out"
+        )
+    warnings.warn(
+        f"{count(int(incomplete.sum()), 'observation')} of {len(values)} left out for missing values {where}",
+        DroppedObservationsWarning,
+        stacklevel=4,
+    )
+    return values[~incomplete], index[~incomplete]

@@ -1,0 +1,63 @@
+"""The record of a fit: what happened, evaluation by evaluation, and why it stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pandas as pd
+
+
+class Evaluation(NamedTuple):
+    """One evaluation of the log-likelihood during a fit.
+
+    ``projected_gain`` is the log-likelihood (total, in nats) that the fit expects still to gain from here; infinite
+    while nothing can be said.
+    """
+
+    evaluation: int
+    llf: float
+    projected_gain: float
+    step: str
+
+
+@dataclass
+class FitRecord:
+    """How a fit went.
+
+    Attributes
+    ----------
+    method, start : str
+        The method, and where it began.
+    converged : bool
+        True only if the criterion was met: the projected gain stayed below ``tol``.
+    reason : str
+        Why the fit stopped, in words.
+    evaluations : list of Evaluation
+        One entry an evaluation of the log-likelihood.
+    score_norm : float
+        Largest derivative of the log-likelihood, per observation, at the end, by parameters in units of their
+        feature's standard deviation (variance); a uniqueness that is pressed against its floor does not count.
+    """
+
+    method: str
+    start: str
+    maxiter: int
+    tol: float
+    n_threads: int
+    converged: bool = False
+    reason: str = ""
+    evaluations: list[Evaluation] = field(default_factory=list)
+    score_norm: float = float("nan")
+    seconds: float = float("nan")
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an evaluation: log-likelihood, projected remaining gain, kind of step that led there."""
+        frame = pd.DataFrame(self.evaluations, columns=list(Evaluation._fields))
+        return frame.set_index("evaluation")
+
+    @property
+    def projected_gain(self) -> float:
+        """The log-likelihood still to be gained, as expected at the end."""
+        return self.evaluations[-1].projected_gain if self.evaluations else float("inf")

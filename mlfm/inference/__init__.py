@@ -1,0 +1,1 @@
+"""Statistics of a fit: parameter counts and identification."""

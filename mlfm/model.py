@@ -1,0 +1,359 @@
+"""MultilevelFactorModel: checks the input once and wires the rest."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from statsmodels.base.model import LikelihoodModel
+
+from mlfm.endog import checked_values, match_hierarchy
+from mlfm.estimation import STARTS, UPDATES, Evaluation, FitRecord, Problem, ascend
+from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, UniquenessFloorWarning
+from mlfm.hierarchy import Hierarchy
+from mlfm.inference.counts import Unidentified, unidentified
+from mlfm.likelihood import condition, loglike, loglike_by_column, score, solve
+from mlfm.parameters import Layout, Parameters, loadings_array, mean_array, uniqueness_array
+from mlfm.progress import progress_bar
+from mlfm.ranks import Ranks, factor_columns, ranks_by_level
+from mlfm.results import MultilevelFactorResults
+from mlfm.rotation import canonical
+from mlfm.sweep import Sweep, Tree, Workers
+from mlfm.wording import count, listing
+
+Floats = NDArray[np.float64]
+TRENDS = ("c", "n")
+
+
+class MultilevelFactorModel(LikelihoodModel):
+    """Multilevel factor model y = mu + F_1 z_1 + .. + F_L z_L + e, fitted by maximum likelihood.
+
+    The features sit in nested groups: level 1 is the global group of all features, each later level refines the
+    one before. Every group of level l has ``ranks[l]`` factors of its own, on which only its features load, so
+
+        Sigma = F_1 F_1' + .. + F_L F_L' + D
+
+    with F_l block diagonal and D diagonal. Factors are independent N(0, 1), e ~ N(0, D).
+
+    Parameters
+    ----------
+    endog : DataFrame or array, observations x features
+        The data. They are copied, never changed.
+    hierarchy : Hierarchy, DataFrame, MultiIndex, list of level names, or None
+        The groups of the features. A DataFrame holds labels, indexed by feature, columns coarse to fine. None
+        takes the levels of endog's column MultiIndex, whose last level names the features; a list names some of
+        them. With plain columns None means a flat model: the global group only.
+    ranks : mapping or sequence
+        Factors of each group: by level name (absent levels have none), or one number a level from global to
+        finest. Zero is allowed anywhere.
+    trend : {"c", "n"}
+        "c": every feature has a mean, estimated. "n": the data are taken as centred.
+    missing : {"raise", "drop"}
+        Missing values are an error, or their observations are left out, with a warning that says how many.
+    uniqueness_floor : float
+        Smallest uniqueness allowed, as a share of the feature's variance, between 0 and 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data, labels or ranks that do not fit together; the message names the argument and the labels.
+
+    Warns
+    -----
+    IdentificationWarning
+        If a group's features are those of its parent, or too few for its rank.
+
+    Notes
+    -----
+    "Level" means a level of the hierarchy of features (columns), never of observations (rows), as it would in a
+    mixed model.
+
+    References
+    ----------
+    Parshakova, Hastie and Boyd, *Fitting Multilevel Factor Models* (arXiv 2409.12067).
+
+    Examples
+    --------
+    >>> import mlfm
+    >>> data = mlfm.datasets.load("abilities")
+    >>> model = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks={"global": 1, "ability": 1})
+    >>> results = model.fit()
+    >>> results.converged
+    True
+    >>> print(f"{results.llf:.2f}")
+    -9673.07
+    """
+
+    def __init__(
+        self,
+        endog: pd.DataFrame | ArrayLike,
+        *,
+        hierarchy: Hierarchy | pd.DataFrame | pd.Index | Sequence[Hashable] | None = None,
+        ranks: Ranks,
+        trend: str = "c",
+        missing: str = "raise",
+        uniqueness_floor: float = 1e-4,
+    ) -> None:
+        if trend not in TRENDS:
+            raise ValueError(f"trend must be one of {listing(TRENDS)}, not {trend!r}")
+        if not 0 < uniqueness_floor < 1:
+            raise ValueError(f"uniqueness_floor must lie between 0 and 1, not {uniqueness_floor!r}")
+        self.hierarchy = match_hierarchy(endog, hierarchy)
+        self._ranks = ranks_by_level(ranks, self.hierarchy)
+        values, index = checked_values(endog, self.hierarchy.features, missing)
+        nobs = len(values)
+        for level, rank in zip(self.hierarchy.levels, self._ranks, strict=True):
+            if rank > nobs:
+                raise ValueError(f"ranks: level {level!r} has rank {rank}, more than the {nobs} observations")
+        # statsmodels would join the labels of a column MultiIndex and squeeze a single column: it gets the numbers.
+        super().__init__(values, None, missing="none")
+        self.endog = values
+        self.nobs = nobs
+        self.row_labels = index
+        self.trend = trend
+        self.uniqueness_floor = float(uniqueness_floor)
+        self._tree = Tree.of(self.hierarchy.offsets, self._ranks)
+        n = self.hierarchy.n_features
+        self._layout = Layout(n, self._tree.n_factors, n if trend == "c" else 0)
+        self.unidentified: list[Unidentified] = list(unidentified(self.hierarchy, self._ranks))
+        if self.unidentified:
+            warnings.warn(
+                f"{count(len(self.unidentified), 'group')} not identified: "
+                f"{listing(self.unidentified, show=str)}; use a smaller rank or other groups, or read only the covariance",
+                IdentificationWarning,
+                stacklevel=2,
+            )
+
+    @property
+    def ranks(self) -> pd.Series:
+        """Factors of each group, by level."""
+        return pd.Series(self._ranks, index=pd.Index(self.hierarchy.levels, name="level"), name="rank")
+
+    @property
+    def endog_names(self) -> list[str]:
+        """Names of the features."""
+        return [str(feature) for feature in self.hierarchy.features]
+
+    @property
+    def param_names(self) -> list[str]:
+        """Names of the parameters, in the order of the parameter vector."""
+        features = self.endog_names
+        columns = factor_columns(self.hierarchy, self._ranks)
+        means = [f"mean[{feature}]" for feature in features] if self.trend == "c" else []
+        loadings = [f"loading[{feature}, {level}, {factor}]" for feature in features for level, factor in columns]
+        return means + loadings + [f"uniqueness[{feature}]" for feature in features]
+
+    @property
+    def start_params(self) -> Floats:
+        """Parameters at which :meth:`fit` begins by default."""
+        with Workers():
+            problem = self._problem()
+            F, D = problem.to_units(*STARTS["pca"](problem, np.random.default_rng(0)))
+        return self._layout.pack(self._mean_or_none(), self._to_user(F), self._to_user(D))
+
+    def pack(
+        self,
+        loadings: pd.DataFrame | ArrayLike,
+        uniquenesses: pd.Series | ArrayLike,
+        mean: pd.Series | ArrayLike | None = None,
+    ) -> Floats:
+        """One flat vector of parameters: means, loadings row by row, uniquenesses, in feature order.
+
+        Parameters
+        ----------
+        loadings : DataFrame or array, features x factors
+            Compressed loadings; see :class:`mlfm.MultilevelCovariance`.
+        uniquenesses : Series or array
+        mean : Series or array, optional
+            With trend "c"; by default the sample means.
+        """
+        F = loadings_array(loadings, self.hierarchy, self._ranks)
+        D = uniqueness_array(uniquenesses, self.hierarchy)
+        if self.trend == "n":
+            if mean is not None:
+                raise ValueError('mean: the model has none, as trend="n"')
+            return self._layout.pack(None, F, D)
+        return self._layout.pack(self.endog.mean(0) if mean is None else mean_array(mean, self.hierarchy), F, D)
+
+    def unpack(self, params: ArrayLike) -> Parameters:
+        """The parts of a parameter vector, labelled; ``model.pack(*model.unpack(params))`` gives it back."""
+        mean, F, D = self._layout.split(params)
+        features = self.hierarchy.features
+        return Parameters(
+            pd.DataFrame(F.copy(), index=features, columns=factor_columns(self.hierarchy, self._ranks)),
+            pd.Series(D.copy(), index=features, name="uniqueness"),
+            pd.Series(mean.copy(), index=features, name="mean") if self.trend == "c" else None,
+        )
+
+    def loglike(self, params: ArrayLike) -> float:
+        """Log-likelihood of all observations, in nats, with all constants.
+
+        Parameters
+        ----------
+        params : array
+            As from :meth:`pack`.
+        """
+        with Workers() as workers:
+            sweep, _, D, Y = self._conditioned(params, workers)
+            return loglike(sweep, D, np.einsum("jn,jn->j", Y, Y), self.nobs)
+
+    def loglikeobs(self, params: ArrayLike) -> Floats:
+        """Log-likelihood of every observation; they sum to :meth:`loglike`."""
+        with Workers() as workers:
+            sweep, _, D, Y = self._conditioned(params, workers)
+            return loglike_by_column(sweep, D, Y)
+
+    def score(self, params: ArrayLike) -> Floats:
+        """Gradient of :meth:`loglike`, analytic, in the order of the parameters."""
+        with Workers() as workers:
+            sweep, F, D, Y = self._conditioned(params, workers)
+            dF, dD = score(sweep, F, D, Y, np.einsum("jn,jn->j", Y, Y), self.nobs, workers)
+            dmean = None
+            if self.trend == "c":
+                # Sigma^-1 sum_i (y_i - mu)
+                total = Y.sum(axis=1, keepdims=True)
+                dmean = self._to_user(solve(Sweep(self._tree, 1), F, D, total, workers)[:, 0])
+        return self._layout.pack(dmean, self._to_user(dF), self._to_user(dD))
+
+    def fit(
+        self,
+        start: str = "pca",
+        start_params: ArrayLike | None = None,
+        method: str = "px-em",
+        maxiter: int = 50_000,
+        tol: float = 1e-2,
+        n_threads: int | None = None,
+        disp: bool = False,
+        callback: Callable[[Evaluation], object] | None = None,
+        rng: int | np.random.Generator | None = None,
+    ) -> MultilevelFactorResults:
+        """Maximise the likelihood.
+
+        Parameters
+        ----------
+        start : {"pca", "frobenius", "random"}
+            Where to begin: principal components of all the data; one top-down pass of truncations, group by group
+            inside what the levels above leave; or random loadings.
+        start_params : array, optional
+            Begin at these parameters instead; their means are not used (the sample means are the maximum).
+        method : {"px-em", "em"}
+            Parameter-expanded EM, or plain EM, which takes many more steps to the same maximum. The likelihood
+            never falls with either.
+        maxiter : int
+            Most steps.
+        tol : float
+            Stop once the projected remaining gain in the total log-likelihood (in nats, by Aitken's extrapolation)
+            has stayed below this three times in a row.
+        n_threads : int, optional
+            Threads; by default as many as the process may use. Results do not depend on it.
+        disp : bool
+            Show a progress bar with the log-likelihood and the projected gain.
+        callback : callable, optional
+            Called with an :class:`mlfm.estimation.Evaluation` after every evaluation.
+        rng : int or numpy Generator, optional
+            For start "random"; None is seed 0, so that two runs agree.
+
+        Returns
+        -------
+        MultilevelFactorResults
+
+        Warns
+        -----
+        ConvergenceWarning
+            If ``maxiter`` steps did not suffice.
+        UniquenessFloorWarning
+            If uniquenesses ended on their floor (Heywood cases).
+        """
+        if start not in STARTS:
+            raise ValueError(f"start must be one of {listing(STARTS)}, not {start!r}")
+        if method not in UPDATES:
+            raise ValueError(f"method must be one of {listing(UPDATES)}, not {method!r}")
+        if isinstance(maxiter, bool) or int(maxiter) != maxiter or maxiter < 0:
+            raise ValueError(f"maxiter must be a whole number, 0 or more, not {maxiter!r}")
+        if not tol >= 0:
+            raise ValueError(f"tol must be 0 or more, not {tol!r}")
+        if n_threads is not None and (isinstance(n_threads, bool) or int(n_threads) != n_threads or n_threads < 1):
+            raise ValueError(f"n_threads must be a whole number, 1 or more, or None, not {n_threads!r}")
+        if start_params is not None:
+            _, F, D = self._layout.split(start_params)
+
+        began = time.perf_counter()
+        with Workers(n_threads) as workers, progress_bar(disp) as show:
+            record = FitRecord(
+                method, start if start_params is None else "start_params", maxiter, tol, workers.n_threads
+            )
+            problem = self._problem()
+            if start_params is None:
+                point = STARTS[start](problem, np.random.default_rng(0 if rng is None else rng))
+            else:
+                point = problem.from_units(self._to_group(F), self._to_group(D))
+
+            def watch(entry: Evaluation) -> None:
+                show(entry)
+                if callback is not None:
+                    callback(entry)
+
+            point = ascend(problem, point, UPDATES[method], record, workers, watch)
+            on_floor = point[1] <= problem.floor * (1 + 1e-9)
+            F, D = problem.to_units(*point)
+            F = canonical(self._tree, F, D)
+        record.seconds = time.perf_counter() - began
+
+        results = MultilevelFactorResults(
+            self,
+            self._layout.pack(self._mean_or_none(), self._to_user(F), self._to_user(D)),
+            record,
+            on_floor=self.hierarchy.features[self._to_user(on_floor)],
+        )
+        if not record.converged:
+            warnings.warn(
+                f"the fit did not converge: {record.reason}, and the log-likelihood is still expected to gain "
+                f"{record.projected_gain:.2g}; raise maxiter or begin at these results' params",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        if len(results.on_floor):
+            warnings.warn(
+                f"{count(len(results.on_floor), 'uniqueness', 'uniquenesses')} on the floor of "
+                f"{self.uniqueness_floor:g} of the variance: {listing(results.on_floor)}",
+                UniquenessFloorWarning,
+                stacklevel=2,
+            )
+        return results
+
+    def _mean_or_none(self) -> Floats | None:
+        return self.endog.mean(axis=0) if self.trend == "c" else None
+
+    def _centred(self, mean: Floats | None) -> Floats:
+        """Data less a mean, feature by feature in group order: a new array."""
+        order = self.hierarchy.permutation
+        Y = self.endog.T[order]
+        if mean is not None:
+            Y -= mean[order, None]
+        return np.ascontiguousarray(Y)
+
+    def _problem(self) -> Problem:
+        return Problem.of(self._tree, self._centred(self._mean_or_none()), self.uniqueness_floor)
+
+    def _conditioned(self, params: ArrayLike, workers: Workers) -> tuple[Sweep, Floats, Floats, Floats]:
+        """A sweep at these parameters, with loadings, uniquenesses and centred data in group order."""
+        mean, F, D = self._layout.split(params)
+        Y = self._centred(mean if self.trend == "c" else None)
+        F, D = self._to_group(F), self._to_group(D)
+        sweep = Sweep(self._tree, self.nobs)
+        condition(sweep, F, D, Y, workers)
+        return sweep, F, D, Y
+
+    def _to_group(self, array: Any) -> Any:
+        return np.ascontiguousarray(array[self.hierarchy.permutation])
+
+    def _to_user(self, array: Any) -> Any:
+        out = np.empty_like(array)
+        out[self.hierarchy.permutation] = array
+        return out
+

@@ -1,0 +1,26 @@
+"""A progress bar for fits: steps, log-likelihood, and what is still to be gained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm.auto import tqdm
+
+from mlfm.estimation import Evaluation
+
+
+@contextmanager
+def progress_bar(wanted: bool) -> Iterator[Callable[[Evaluation], None]]:
+    """A function that shows an evaluation, or does nothing where no bar is wanted."""
+    if not wanted:
+        yield lambda entry: None
+        return
+    # The number of steps to convergence is not known beforehand, so the bar counts and shows no total.
+    with tqdm(desc="fit", unit=" steps", mininterval=0.2) as bar:
+
+        def show(entry: Evaluation) -> None:
+            bar.set_postfix_str(f"llf {entry.llf:.4f}, still to gain {entry.projected_gain:.2g}", refresh=False)
+            bar.update(1)
+
+        yield show

@@ -1,0 +1,145 @@
+"""The summary of a fit, as statsmodels' Summary: rows are made here, layout is statsmodels'."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from statsmodels.iolib.summary import Summary
+from statsmodels.iolib.table import SimpleTable
+from statsmodels.iolib.tableformatting import fmt_params
+
+from mlfm.hierarchy import GLOBAL
+from mlfm.inference.counts import free_loadings
+from mlfm.wording import count, listing
+
+if TYPE_CHECKING:
+    from mlfm.results import MultilevelFactorResults
+
+WIDTH = 78
+FEATURES_A_FACTOR = 3
+FACTORS_A_LEVEL = 12
+
+
+def summary(results: MultilevelFactorResults) -> Summary:
+    """Header, levels, largest loadings, notes."""
+    out = Summary()
+    _add_header(out, results)
+    out.tables.append(_levels(results))
+    if results.loadings.shape[1]:
+        out.tables.append(_largest_loadings(results))
+    out.add_extra_txt(list(_notes(results)))
+    return out
+
+
+def _add_header(out: Summary, results: MultilevelFactorResults) -> None:
+    record = results.record
+    left = [
+        ("Model:", ["Multilevel factor"]),
+        ("Method:", [f"ML ({record.method})"]),
+        ("Start:", [record.start]),
+        ("No. Observations:", [f"{results.nobs}"]),
+        ("No. Features:", [f"{results.hierarchy.n_features}"]),
+        ("Evaluations:", [f"{len(record.evaluations)}"]),
+    ]
+    right = [
+        ("Log-Likelihood:", [f"{results.llf:.3f}"]),
+        ("AIC:", [f"{results.aic:.2f}"]),
+        ("BIC:", [f"{results.bic:.2f}"]),
+        ("Free parameters:", [f"{results.df_model}"]),
+        ("Converged:", ["yes" if results.converged else "NO"]),
+        ("Still to gain:", [f"{record.projected_gain:.2g}"]),
+    ]
+    out.add_table_2cols(results, "Multilevel Factor Model Results", left, right, yname="y", xname=["x"])
+
+
+def _levels(results: MultilevelFactorResults) -> SimpleTable:
+    shares = results.variance_explained()["share"]
+    sizes, ranks = results.hierarchy.summary(), results.ranks
+    free = free_loadings(results.hierarchy, ranks)
+    rows = [
+        [
+            f"{sizes.loc[level, 'groups']}",
+            f"{sizes.loc[level, 'smallest']} / {sizes.loc[level, 'median']:g} / {sizes.loc[level, 'largest']}",
+            f"{ranks[level]}",
+            f"{free[depth]}",
+            f"{shares[level]:.4f}",
+        ]
+        for depth, level in enumerate(results.hierarchy.levels)
+    ]
+    rows.append(["", "", "", f"{results.hierarchy.n_features}", f"{shares['unique']:.4f}"])
+    stubs = [_cut(str(level), 16) for level in results.hierarchy.levels] + ["(unique)"]
+    headers = ["groups", "features min/med/max", "rank", "parameters", "share of var."]
+    widths = [max(map(len, stubs)), 0, len(headers[1]) + 2, 7, 12, 14]
+    widths[1] = WIDTH - sum(widths) - len(headers)  # one space between columns
+    return SimpleTable(rows, headers=headers, stubs=stubs, txt_fmt={**fmt_params, "colwidths": widths})
+
+
+def _largest_loadings(results: MultilevelFactorResults) -> SimpleTable:
+    lines = list(_factor_lines(results))
+    stubs = [stub for stub, _ in lines]
+    # Cells of equal length fill the width, so that the rules of all tables match.
+    width = (WIDTH - max(map(len, stubs))) // FEATURES_A_FACTOR - 1
+    rows = [
+        [_cell(*cell, width) if cell else " " * width for cell in (*cells, *[None] * FEATURES_A_FACTOR)][:FEATURES_A_FACTOR]
+        for _, cells in lines
+    ]
+    format_ = {**fmt_params, "data_aligns": "l", "header_align": "l", "colwidths": 1}
+    headers = ["largest loadings", *[""] * (FEATURES_A_FACTOR - 1)]
+    return SimpleTable(rows, headers=headers, stubs=stubs, txt_fmt=format_)
+
+
+def _factor_lines(results: MultilevelFactorResults) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """For each factor its name and its features with the largest loadings relative to their spread."""
+    loadings, hierarchy = results.loadings, results.hierarchy
+    spread = np.sqrt((loadings**2).sum(axis=1) + results.uniquenesses)
+    for level, rank in results.ranks.items():
+        if rank == 0:
+            continue
+        shown = 0
+        groups = hierarchy.groups(level)
+        for group, members in groups.items():
+            if shown + rank > FACTORS_A_LEVEL and shown:
+                break
+            for factor in range(1, rank + 1):
+                own = loadings.loc[members, (level, factor)]
+                top = (own / spread[members]).abs().nlargest(FEATURES_A_FACTOR).index
+                cells = [(str(feature), f"{own[feature]:.3g}") for feature in top]
+                yield _factor_name(level, group, factor, rank), cells
+            shown += rank
+        left = len(groups) * rank - shown
+        if left > 0:
+            yield f"{_cut(str(level), 12)}: {left} more", []
+
+
+def _factor_name(level: Hashable, group: Hashable, factor: int, rank: int) -> str:
+    name = str(group[-1]) if isinstance(group, tuple) else str(group)
+    number = f" {factor}" if rank > 1 else ""
+    prefix = "" if level == GLOBAL else f"{_cut(str(level), 10)} "
+    return f"{prefix}{_cut(name, 28 - len(prefix) - len(number))}{number}"
+
+
+def _cell(feature: str, value: str, width: int) -> str:
+    return f"{_cut(feature, width - len(value) - 1)} {value}".ljust(width)
+
+
+def _notes(results: MultilevelFactorResults) -> Iterator[str]:
+    yield "Loadings in canonical rotation; groups and features are those of columns."
+    if not results.converged:
+        yield f"The fit did NOT converge: {results.record.reason}."
+    if len(results.on_floor):
+        floor = f"{results.uniqueness_floor:g} of the variance"
+        yield (
+            f"{count(len(results.on_floor), 'uniqueness', 'uniquenesses')} on the floor of {floor}: "
+            f"{listing(results.on_floor, show=str)}."
+        )
+    if results.unidentified:
+        yield (
+            f"{count(len(results.unidentified), 'group')} not identified: "
+            f"{listing(results.unidentified, most=3, show=str)}."
+        )
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

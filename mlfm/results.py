@@ -1,0 +1,238 @@
+"""MultilevelFactorResults: what a fit found, with the labels put back."""
+
+from __future__ import annotations
+
+import pickle
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from statsmodels.base.model import LikelihoodModelResults
+
+from mlfm.covariance import MultilevelCovariance
+from mlfm.estimation import FitRecord
+from mlfm.inference.counts import free_loadings
+from mlfm.parameters import Parameters
+from mlfm.report.summary import summary as build_summary
+
+if TYPE_CHECKING:
+    from statsmodels.iolib.summary import Summary
+
+    from mlfm.model import MultilevelFactorModel
+
+
+class MultilevelFactorResults(LikelihoodModelResults):
+    """Results of fitting a :class:`mlfm.MultilevelFactorModel`; made by its ``fit``.
+
+    Loadings are reported in canonical rotation: in every group k, F_k' D^-1 F_k is diagonal and decreasing, and
+    each factor's loadings sum to a positive number, so that two runs print the same table.
+
+    Attributes
+    ----------
+    model : MultilevelFactorModel or None
+        The model; None in results that were loaded from a file, which hold no data.
+    hierarchy : Hierarchy
+    ranks : Series
+        Factors of each group, by level.
+    nobs : int
+        Number of observations.
+    loadings : DataFrame
+        Features x (level, factor): each feature's loadings on the factors of its own groups.
+    uniquenesses : Series
+        The diagonal D: each feature's variance that no factor explains.
+    mean : Series or None
+        Feature means; None with trend "n".
+    on_floor : Index
+        Features whose uniqueness ended on its floor.
+    record : FitRecord
+        How the fit went.
+    """
+
+    model: MultilevelFactorModel | None
+
+    def __init__(
+        self, model: MultilevelFactorModel, params: np.ndarray, record: FitRecord, on_floor: pd.Index
+    ) -> None:
+        super().__init__(model, params)
+        estimates: Parameters = model.unpack(params)
+        self.loadings, self.uniquenesses, self.mean = estimates
+        self.hierarchy, self.ranks = model.hierarchy, model.ranks
+        self.nobs, self.trend = model.nobs, model.trend
+        self.uniqueness_floor = model.uniqueness_floor
+        self.unidentified = model.unidentified
+        self.record, self.on_floor = record, on_floor
+
+    def initialize(self, model: Any, params: Any, **kwargs: Any) -> None:
+        """statsmodels' hook; the parameters are kept as their labelled parts (see :attr:`params`)."""
+        self.model = model
+
+    @cached_property
+    def params(self) -> pd.Series:
+        """All parameters, named: means, loadings row by row, uniquenesses, in feature order."""
+        features = self.hierarchy.features
+        parts = [self.loadings.to_numpy().ravel(), self.uniquenesses.to_numpy()]
+        names = [f"loading[{f}, {level}, {k}]" for f in features for level, k in self.loadings.columns]
+        names += [f"uniqueness[{f}]" for f in features]
+        if self.mean is not None:
+            parts.insert(0, self.mean.to_numpy())
+            names = [f"mean[{f}]" for f in features] + names
+        return pd.Series(np.concatenate(parts), index=names)
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood of all observations, in nats, at the estimates."""
+        return self.record.evaluations[-1].llf
+
+    @property
+    def df_model(self) -> int:
+        """Free parameters: loadings up to rotations inside groups, uniquenesses and means."""
+        means = 0 if self.mean is None else len(self.mean)
+        return sum(free_loadings(self.hierarchy, self.ranks)) + len(self.uniquenesses) + means
+
+    @property
+    def aic(self) -> float:
+        """Akaike's information criterion, -2 llf + 2 df_model."""
+        return -2 * self.llf + 2 * self.df_model
+
+    @property
+    def bic(self) -> float:
+        """Schwarz' information criterion, -2 llf + log(nobs) df_model."""
+        return -2 * self.llf + float(np.log(self.nobs)) * self.df_model
+
+    @property
+    def converged(self) -> bool:
+        """Whether the fit met its criterion."""
+        return self.record.converged
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row an evaluation: log-likelihood, projected remaining gain, kind of step."""
+        return self.record.history
+
+    @property
+    def mle_retvals(self) -> dict[str, Any]:
+        """How the fit ended."""
+        record = self.record
+        return {
+            "converged": record.converged,
+            "reason": record.reason,
+            "iterations": len(record.evaluations) - 1,
+            "fcalls": len(record.evaluations),
+            "projected_gain": record.projected_gain,
+            "score_norm": record.score_norm,
+            "seconds": record.seconds,
+        }
+
+    @property
+    def mle_settings(self) -> dict[str, Any]:
+        """What the fit was asked to do."""
+        record = self.record
+        return {
+            "method": record.method,
+            "start": record.start,
+            "maxiter": record.maxiter,
+            "tol": record.tol,
+            "n_threads": record.n_threads,
+        }
+
+    @cached_property
+    def covariance(self) -> MultilevelCovariance:
+        """The fitted covariance, as linear algebra."""
+        return MultilevelCovariance(self.hierarchy, self.loadings, self.uniquenesses, ranks=self.ranks)
+
+    @property
+    def communalities(self) -> pd.Series:
+        """Share of each feature's fitted variance that its factors explain."""
+        explained = (self.loadings**2).sum(axis=1)
+        return (explained / (explained + self.uniquenesses)).rename("communality")
+
+    def variance_explained(self, by: str = "level") -> pd.DataFrame:
+        """How the fitted variance splits, by level or by group.
+
+        Parameters
+        ----------
+        by : {"level", "group"}
+
+        Returns
+        -------
+        DataFrame
+            By level, with a last row "unique": ``variance``, the sum over features; ``share`` of the total
+            variance; ``mean_share``, the average over features of each one's share, which does not depend on
+            units. By group, indexed by level and group: ``features``, ``variance``, ``share`` of the total
+            variance, and ``share_within``, of the variance of the group's own features.
+
+        Examples
+        --------
+        >>> import mlfm
+        >>> data = mlfm.datasets.load("abilities")
+        >>> model = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1])
+        >>> model.fit().variance_explained()["mean_share"].round(2)
+        level
+        global     0.32
+        ability    0.18
+        unique     0.50
+        Name: mean_share, dtype: float64
+        """
+        squares = self.loadings.pow(2).T.groupby(level=0, sort=False).sum().T
+        squares = squares.reindex(columns=list(self.hierarchy.levels), fill_value=0.0)
+        total = squares.sum(axis=1) + self.uniquenesses
+        if by == "level":
+            parts = squares.assign(unique=self.uniquenesses)
+            return pd.DataFrame(
+                {
+                    "variance": parts.sum(),
+                    "share": parts.sum() / total.sum(),
+                    "mean_share": parts.div(total, axis=0).mean(),
+                }
+            ).rename_axis("level")
+        if by == "group":
+            rows, keys = [], []
+            for level in self.hierarchy.levels:
+                for group, members in self.hierarchy.groups(level).items():
+                    variance = squares.loc[members, level].sum()
+                    keys.append((level, group))
+                    rows.append(
+                        (len(members), variance, variance / total.sum(), variance / total.loc[members].sum())
+                    )
+            index = pd.MultiIndex.from_arrays(
+                [[level for level, _ in keys], pd.Index([group for _, group in keys], tupleize_cols=False)],
+                names=["level", "group"],
+            )
+            return pd.DataFrame(rows, index=index, columns=["features", "variance", "share", "share_within"])
+        raise ValueError(f"by must be 'level' or 'group', not {by!r}")
+
+    def summary(self) -> Summary:
+        """Tables of the fit: header, levels, largest loadings, notes.
+
+        Returns
+        -------
+        statsmodels.iolib.summary.Summary
+            With ``as_text``, ``as_html`` and ``as_latex``.
+        """
+        return build_summary(self)
+
+    def save(self, fname: str | Path) -> None:
+        """Write the results to a file, without the data.
+
+        Read them again with :func:`mlfm.load`, from files you trust only: the format is Python's pickle.
+        """
+        with Path(fname).open("wb") as file:
+            pickle.dump(self, file, protocol=5)
+
+    @classmethod
+    def load(cls, fname: str | Path) -> MultilevelFactorResults:
+        """Read results written by :meth:`save`."""
+        with Path(fname).open("rb") as file:
+            results = pickle.load(file)
+        if not isinstance(results, cls):
+            raise TypeError(f"{fname} does not hold results of mlfm, but a {type(results).__name__}")
+        return results
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state["model"] = None
+        for derived in ("params", "covariance"):
+            state.pop(derived, None)
+        return state
