@@ -177,7 +177,7 @@ class Hierarchy:
         """
         bounds = self._offsets[self.position(level)]
         members = (
-            self._features[self._permutation[a:b]] for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+            self._features[np.sort(self._permutation[a:b])] for a, b in zip(bounds[:-1], bounds[1:], strict=True)
         )
         return dict(zip(self.paths(level), members, strict=True))
 

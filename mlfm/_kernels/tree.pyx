@@ -10,6 +10,7 @@ from mlfm._kernels._blas cimport (
 
 cdef extern from "<math.h>" nogil:
     double log(double)
+    bint isfinite(double)
 
 
 def eliminate(
@@ -49,6 +50,9 @@ def eliminate(
                     break
                 for i in range(o):
                     total = total + log(R[k, i, i])
+                if not isfinite(total):  # not every LAPACK stops at a nan
+                    failed = k
+                    break
                 if c > 0:
                     solve_lower(False, o, c, &R[k, 0, 0], o, &A[k, 0, 0], c)
                 if N > 0:

@@ -1,0 +1,94 @@
+"""The sweep itself: cutting into tasks changes nothing, and neither does the number of threads."""
+
+import numpy as np
+import pytest
+from oracle import make_case
+
+from mlfm.likelihood import condition, loglike, score
+from mlfm.sweep import Sweep, Tree, Workers, cut
+
+
+def in_group_order(case):
+    order = case.hierarchy.permutation
+    tree = Tree.of(case.hierarchy.offsets, case.ranks)
+    return tree, case.loadings[order], case.uniquenesses[order], np.ascontiguousarray(case.Y.T[order])
+
+
+def evaluate(case, width, n_threads=1):
+    tree, F, D, Y = in_group_order(case)
+    squares = (Y**2).sum(1)
+    with Workers(n_threads) as workers:
+        sweep = Sweep(tree, Y.shape[1], width)
+        condition(sweep, F, D, Y, workers)
+        llf = loglike(sweep, D, squares, Y.shape[1])
+        return llf, *score(sweep, F, D, Y, squares, Y.shape[1], workers)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 5, 8])
+def test_the_cut_does_not_matter(case, width):
+    for whole, pieces in zip(evaluate(case, None), evaluate(case, width), strict=True):
+        np.testing.assert_allclose(pieces, whole, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_threads_do_not_matter_to_the_last_bit(case, width):
+    for one, three in zip(evaluate(case, width, 1), evaluate(case, width, 3), strict=True):
+        np.testing.assert_array_equal(one, three)
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 100])
+def test_tasks_cover_every_feature_once(case, width):
+    tree = Tree.of(case.hierarchy.offsets, case.ranks)
+    tasks = cut(tree, width)
+    covered = np.concatenate([np.arange(task.features.start, task.features.stop) for task in tasks])
+    assert covered.tolist() == list(range(tree.n_features))
+    for task in tasks:
+        size = task.features.stop - task.features.start
+        assert task.leaves[0] == 0
+        assert task.leaves[-1] == size
+        assert size <= width
+
+
+def test_many_groups_make_few_tasks():
+    case = make_case([[0] * 2000, [j // 40 for j in range(2000)], [j // 4 for j in range(2000)]], (0, 0, 0))
+    tree = Tree.of(case.hierarchy.offsets, (2, 1, 1))
+    tasks = cut(tree)
+    assert len(tasks) < 12
+    assert all(task.host == (0, 0) for task in tasks)
+
+
+def test_a_failure_in_a_task_is_raised_and_the_pool_is_left_usable():
+    def fails(i):
+        if i == 3:
+            raise FloatingPointError("task 3")
+
+    seen = []
+    with Workers(2) as workers:
+        with pytest.raises(FloatingPointError, match="task 3"):
+            workers.run(fails, 8)
+        workers.run(seen.append, 5)
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
+def test_the_blas_cap_is_shared_and_given_back():
+    from threadpoolctl import threadpool_info
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = threads()
+    first, second = Workers(1), Workers(2)
+    first.__enter__()
+    second.__enter__()
+    assert set(threads()) == {1}
+    first.__exit__(None, None, None)
+    assert set(threads()) == {1}
+    second.__exit__(None, None, None)
+    assert threads() == before
+
+
+def test_parameters_that_are_not_finite_are_told():
+    case = make_case([[0] * 4], (1,))
+    tree, F, D, Y = in_group_order(case)
+    with Workers(1) as workers, pytest.raises(FloatingPointError, match="not finite"):
+        condition(Sweep(tree, Y.shape[1]), F * np.nan, D, Y, workers)
