@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--method", default="px-em", help="px-em (default) or em")
     fit.add_argument("--maxiter", type=int, default=50_000, metavar="N", help="most steps (default: %(default)s)")
     fit.add_argument(
-        "--tol", type=float, default=1e-2, metavar="NATS",
+        "--tol", type=float, default=0.05, metavar="NATS",
         help="stop when this much log-likelihood or less is still to be gained (default: %(default)s)",
     )  # fmt: skip
     fit.add_argument("--threads", type=int, metavar="N", help="threads (default: all that may be used)")

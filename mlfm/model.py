@@ -226,7 +226,7 @@ class MultilevelFactorModel(LikelihoodModel):
         start_params: ArrayLike | None = None,
         method: str = "px-em",
         maxiter: int = 50_000,
-        tol: float = 1e-2,
+        tol: float = 0.05,
         n_threads: int | None = None,
         disp: bool = False,
         callback: Callable[[Evaluation], object] | None = None,

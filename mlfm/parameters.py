@@ -48,11 +48,16 @@ class Layout(NamedTuple):
             )
         if not np.isfinite(vector).all():
             raise ValueError(f"params: {int((~np.isfinite(vector)).sum())} of them are missing or infinite")
-        last = self.n_means + self.n_features * self.n_factors
-        D = vector[last:]
+        mean, F, D = self.parts(vector)
         if (D <= 0).any():
             raise ValueError(f"params: uniquenesses must be positive; {int((D <= 0).sum())} of them are not")
-        return vector[: self.n_means], vector[self.n_means : last].reshape(self.n_features, -1), D
+        return mean, F, D
+
+    def parts(self, vector: Floats) -> tuple[Floats, Floats, Floats]:
+        """The parts of any vector of this layout (a gradient, say): means, loadings, uniquenesses."""
+        last = self.n_means + self.n_features * self.n_factors
+        loadings = vector[self.n_means : last].reshape(self.n_features, self.n_factors)
+        return vector[: self.n_means], loadings, vector[last:]
 
 
 def loadings_array(loadings: Any, hierarchy: Hierarchy, ranks: tuple[int, ...]) -> Floats:

@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 Start = Callable[[Problem, np.random.Generator], tuple[Floats, Floats]]
 
 LEAST_UNIQUE = 0.05  # share of the variance that a start leaves to each uniqueness at least
+NEGLIGIBLE = 1e-8  # eigenvalue, per feature of unit variance, below which a component is nothing but rounding
 DENSE = 1000  # largest matrix of which all eigenvectors may be computed to have a few
 
 
@@ -29,35 +30,37 @@ def _leading(gram: Floats, k: int) -> tuple[Floats, Floats]:
     return np.maximum(values[order], 0), vectors[:, order]
 
 
-def _principal(Y: Floats, nobs: int, k: int) -> tuple[Floats, Floats, Floats]:
-    """Leading k eigenpairs of Y Y'/nobs: values, vectors (n x k), and Y'vectors (columns x k).
+def _principal(Y: Floats, nobs: int, k: int) -> tuple[Floats, Floats]:
+    """Leading k eigenpairs of Y Y'/nobs, less those that are rounding: values, and vectors in columns.
 
     From the smaller of the two Gram matrices.
     """
     n, m = Y.shape
-    if n <= m:
-        values, vectors = _leading(Y @ Y.T / nobs, k)
-        return values, vectors, Y.T @ vectors
-    values, right = _leading(Y.T @ Y / nobs, k)
-    norms = np.sqrt(nobs * np.maximum(values, np.finfo(float).tiny))
-    return values, Y @ right / norms, right * norms
+    k = min(k, n, m)
+    if k == 0:
+        return np.empty(0), np.empty((n, 0))
+    values, vectors = _leading(Y @ Y.T / nobs if n <= m else Y.T @ Y / nobs, k)
+    kept = values > NEGLIGIBLE * n
+    values, vectors = values[kept], vectors[:, kept]
+    return values, vectors if n <= m else Y @ vectors / np.sqrt(nobs * values)
 
 
-def _fill(F: Floats, first: int, rng: np.random.Generator) -> None:
-    """Small random loadings from a column on: columns of zeros would stay so in every later step."""
-    F[:, first:] = 0.1 * rng.standard_normal(F[:, first:].shape) / np.sqrt(F.shape[1])
+def _filling(problem: Problem, rng: np.random.Generator) -> Floats:
+    """Small random loadings, for columns that get no others: at 0 they would stay so in every later step."""
+    shape = (len(problem.Y), problem.tree.n_factors)
+    return 0.1 * rng.standard_normal(shape) / np.sqrt(max(shape[1], 1))
+
+
+def _at_least_unique(D: Floats, problem: Problem) -> Floats:
+    return np.maximum(D, np.maximum(LEAST_UNIQUE, problem.floor))
 
 
 def pca(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Principal components of all the data, one for every column of the compressed loadings."""
-    Y, r = problem.Y, problem.tree.n_factors
-    F = np.zeros((len(Y), r))
-    k = min(r, *Y.shape)
-    if k:
-        values, vectors, _ = _principal(Y, problem.nobs, k)
-        F[:, :k] = vectors * np.sqrt(values)
-    _fill(F, k, rng)
-    return F, _rest(F, problem)
+    F = _filling(problem, rng)
+    values, vectors = _principal(problem.Y, problem.nobs, F.shape[1])
+    F[:, : len(values)] = vectors * np.sqrt(values)
+    return F, _at_least_unique(1 - np.einsum("jk,jk->j", F, F), problem)
 
 
 def frobenius(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -65,18 +68,14 @@ def frobenius(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Float
     truncated, group by group, to the level's rank (Parshakova, Hastie, Darve and Boyd, section 4).
     """
     tree, left = problem.tree, problem.Y.copy()
-    F = np.zeros((len(left), tree.n_factors))
-    _fill(F, 0, rng)
+    F = _filling(problem, rng)
     for level, rank in enumerate(tree.ranks):
         first = tree.columns[level]
         for a, b in zip(tree.offsets[level][:-1], tree.offsets[level][1:], strict=True):
-            k = min(rank, b - a, left.shape[1])
-            if k:
-                values, vectors, right = _principal(left[a:b], problem.nobs, k)
-                F[a:b, first : first + k] = vectors * np.sqrt(values)
-                left[a:b] -= vectors @ right.T
-    D = np.einsum("jn,jn->j", left, left) / problem.nobs
-    return F, np.maximum(D, np.maximum(LEAST_UNIQUE, problem.floor))
+            values, vectors = _principal(left[a:b], problem.nobs, rank)
+            F[a:b, first : first + len(values)] = vectors * np.sqrt(values)
+            left[a:b] -= vectors @ (vectors.T @ left[a:b])
+    return F, _at_least_unique(np.einsum("jn,jn->j", left, left) / problem.nobs, problem)
 
 
 def random(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -84,12 +83,6 @@ def random(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
     shape = (len(problem.Y), problem.tree.n_factors)
     F = rng.standard_normal(shape) / np.sqrt(2 * max(shape[1], 1))
     return F, np.maximum(np.full(shape[0], 0.5), problem.floor)
-
-
-def _rest(F: Floats, problem: Problem) -> Floats:
-    """The variance that loadings leave, at least a share of the whole."""
-    D = 1 - np.einsum("jk,jk->j", F, F)
-    return np.maximum(D, np.maximum(LEAST_UNIQUE, problem.floor))
 
 
 STARTS: dict[str, Start] = {"pca": pca, "frobenius": frobenius, "random": random}

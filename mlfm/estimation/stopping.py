@@ -9,25 +9,32 @@ import sys
 class AitkenGain:
     """Projected remaining gain of a linearly converging sequence, by Aitken's extrapolation.
 
-    With increments d_t that shrink by a factor a = d_t / d_(t-1), the sum of those to come is d_t a / (1 - a).
+    If the sequence gains d over the last k steps and gained d / a over the k steps before them, it will gain
+    d a / (1 - a) from here on. The stretch k grows with the sequence: single steps near the end are little more
+    than rounding, and the slowest mode, which decides, shows best over many.
     """
 
-    def __init__(self) -> None:
-        self._last = math.nan
-        self._increment = math.nan
+    SHARE = 8  # a stretch is this part of the whole sequence
+    ROUNDING = 64 * sys.float_info.epsilon  # relative; less than this over a whole stretch is no gain
 
-    def after(self, llf: float) -> float:
-        """The gain still to come once the sequence has reached ``llf``; infinite while it cannot be told."""
-        increment = llf - self._last
-        before, self._increment, self._last = self._increment, increment, llf
-        if math.isnan(before):
+    def __init__(self) -> None:
+        self._values: list[float] = []
+
+    def after(self, value: float) -> float:
+        """The gain still to come once the sequence has reached ``value``; infinite while it cannot be told."""
+        self._values.append(value)
+        last = len(self._values) - 1
+        stretch = max(1, last // self.SHARE)
+        if last < 2 * stretch:
             return math.inf
-        if abs(increment) <= 8 * sys.float_info.epsilon * abs(llf):
-            return 0.0  # nothing but rounding
-        if not 0 < increment < before:
+        middle, first = self._values[last - stretch], self._values[last - 2 * stretch]
+        gained, before = value - middle, middle - first
+        if abs(gained) <= self.ROUNDING * abs(value):
+            return 0.0
+        if not 0 < gained < before:
             return math.inf
-        rate = increment / before
-        return increment * rate / (1 - rate)
+        ratio = gained / before
+        return gained * ratio / (1 - ratio)
 
 
 class Stays:
