@@ -60,7 +60,7 @@ class MultilevelCovariance:
            [1.  , 3.  , 1.  ],
            [2.  , 1.  , 6.  ]])
     >>> round(sigma.logdet(), 6)
-    3.295837
+    3.188417
     """
 
     __slots__ = ("_F", "_D", "_hierarchy", "_ranks", "_tree")  # noqa: RUF023 (as in the formula)

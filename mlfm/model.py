@@ -85,8 +85,8 @@ class MultilevelFactorModel(LikelihoodModel):
     >>> results = model.fit()
     >>> results.converged
     True
-    >>> print(f"{results.llf:.2f}")
-    -9673.07
+    >>> print(f"{results.llf:.1f}")
+    -9673.1
     """
 
     def __init__(

@@ -170,9 +170,9 @@ class MultilevelFactorResults(LikelihoodModelResults):
         >>> model = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1])
         >>> model.fit().variance_explained()["mean_share"].round(2)
         level
-        global     0.32
-        ability    0.18
-        unique     0.50
+        global     0.25
+        ability    0.20
+        unique     0.55
         Name: mean_share, dtype: float64
         """
         squares = self.loadings.pow(2).T.groupby(level=0, sort=False).sum().T

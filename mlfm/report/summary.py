@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ def _levels(results: MultilevelFactorResults) -> SimpleTable:
     rows.append(["", "", "", f"{results.hierarchy.n_features}", f"{shares['unique']:.4f}"])
     stubs = [_cut(str(level), 16) for level in results.hierarchy.levels] + ["(unique)"]
     headers = ["groups", "features min/med/max", "rank", "parameters", "share of var."]
-    widths = [max(map(len, stubs)), 0, len(headers[1]) + 2, 7, 12, 14]
+    widths = [max(map(len, stubs)), 0, len(headers[1]), 6, 11, 13]
     widths[1] = WIDTH - sum(widths) - len(headers)  # one space between columns
     return SimpleTable(rows, headers=headers, stubs=stubs, txt_fmt={**fmt_params, "colwidths": widths})
 
@@ -99,6 +100,7 @@ def _factor_lines(results: MultilevelFactorResults) -> Iterator[tuple[str, list[
             continue
         shown = 0
         groups = hierarchy.groups(level)
+        labels = Counter(_last(group) for group in groups)
         for group, members in groups.items():
             if shown + rank > FACTORS_A_LEVEL and shown:
                 break
@@ -106,16 +108,21 @@ def _factor_lines(results: MultilevelFactorResults) -> Iterator[tuple[str, list[
                 own = loadings.loc[members, (level, factor)]
                 top = (own / spread[members]).abs().nlargest(FEATURES_A_FACTOR).index
                 cells = [(str(feature), f"{own[feature]:.3g}") for feature in top]
-                yield _factor_name(level, group, factor, rank), cells
+                name = _last(group) if labels[_last(group)] == 1 else "/".join(map(str, group))
+                yield _factor_name(level, str(name), factor if rank > 1 else None), cells
             shown += rank
         left = len(groups) * rank - shown
         if left > 0:
             yield f"{_cut(str(level), 12)}: {left} more", []
 
 
-def _factor_name(level: Hashable, group: Hashable, factor: int, rank: int) -> str:
-    name = str(group[-1]) if isinstance(group, tuple) else str(group)
-    number = f" {factor}" if rank > 1 else ""
+def _last(group: Hashable) -> Hashable:
+    """A group's own label, of its path of labels."""
+    return group[-1] if isinstance(group, tuple) else group
+
+
+def _factor_name(level: Hashable, name: str, factor: int | None) -> str:
+    number = "" if factor is None else f" {factor}"
     prefix = "" if level == GLOBAL else f"{_cut(str(level), 10)} "
     return f"{prefix}{_cut(name, 28 - len(prefix) - len(number))}{number}"
 
@@ -142,4 +149,8 @@ def _notes(results: MultilevelFactorResults) -> Iterator[str]:
 
 
 def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+    """The text, its middle left out where it is too long: names often differ at their ends."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"

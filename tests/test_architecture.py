@@ -1,0 +1,96 @@
+"""Imports go one way: each room may use those before it, never those after."""
+
+import ast
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlfm
+
+HOME = Path(mlfm.__file__).parent
+# From the ground up. Modules in one row do not use each other.
+ROOMS = [
+    ["exceptions", "wording"],
+    ["hierarchy", "_kernels"],
+    ["ranks", "parameters", "endog", "sweep"],
+    ["likelihood", "rotation"],
+    ["covariance", "estimation"],
+    ["inference", "progress"],
+    ["report"],
+    ["results"],
+    ["model"],
+    ["datasets"],
+    ["cli"],
+    ["__main__"],
+]
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+
+
+def room_of(path):
+    part = path.relative_to(HOME).parts[0]
+    return part.removesuffix(".py")
+
+
+def imports(path):
+    """Rooms of mlfm that a module imports when it runs (imports for the type checker left out)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "mlfm" else [node.module]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        else:
+            continue
+        for module in modules:
+            parts = module.split(".")
+            if parts[0] == "mlfm" and len(parts) > 1 and parts[1] in FLOOR:
+                yield parts[1]
+
+
+SOURCES = [path for path in sorted(HOME.rglob("*.py")) if path != HOME / "__init__.py"]
+
+
+def test_every_room_is_on_the_plan():
+    assert {room_of(path) for path in SOURCES} <= set(FLOOR)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(HOME)))
+def test_imports_go_down(path):
+    room = room_of(path)
+    for other in imports(path):
+        assert other == room or FLOOR[other] < FLOOR[room], f"{room} imports {other}"
+
+
+def test_importing_mlfm_is_light():
+    code = "import sys, mlfm; print([m for m in ('numpy', 'pandas', 'scipy', 'statsmodels', 'tqdm') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_everything_public_is_there():
+    for name in mlfm.__all__:
+        assert getattr(mlfm, name) is not None
+    assert set(mlfm.__all__) <= set(dir(mlfm))
+    with pytest.raises(AttributeError, match="no attribute 'nope'"):
+        _ = mlfm.nope
+
+
+def modules():
+    yield "mlfm"
+    for module in pkgutil.walk_packages(mlfm.__path__, "mlfm."):
+        if module.name != "mlfm.__main__" and not module.name.startswith("mlfm._"):
+            yield module.name
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_examples_in_docstrings(name):
+    outcome = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert outcome.failed == 0
