@@ -1,6 +1,6 @@
 """Multilevel factor models by maximum likelihood, in time linear in the number of features.
 
-    Sigma = sum over levels of (block-diagonal low rank) + diagonal
+Sigma = sum over levels of (block-diagonal low rank) + diagonal
 """
 
 from __future__ import annotations

@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         "--ranks", required=True, metavar="LEVEL=K,...",
         help="factors of each group by level, as in global=5,sector=2; levels not named have none",
     )  # fmt: skip
-    fit.add_argument("--trend", choices=["c", "n"], default="c", help="c: estimate means (default); n: data are centred")
+    fit.add_argument(
+        "--trend", choices=["c", "n"], default="c", help="c: estimate means (default); n: data are centred"
+    )
     fit.add_argument("--missing", choices=["raise", "drop"], default="raise", help="what to do with missing values")
     fit.add_argument("--start", default="pca", help="pca (default), frobenius or random")
     fit.add_argument("--method", default="px-em", help="px-em (default) or em")
@@ -106,7 +108,9 @@ def _fit(arguments: argparse.Namespace) -> int:
     levels = [level for level in groups.columns if level in ranks]
     unknown = [level for level in ranks if level not in ("global", *groups.columns)]
     if unknown:
-        raise BadInput(f"--ranks: unknown level {listing(unknown)}; the levels are {listing(['global', *groups.columns])}")
+        raise BadInput(
+            f"--ranks: unknown level {listing(unknown)}; the levels are {listing(['global', *groups.columns])}"
+        )
 
     from mlfm.model import MultilevelFactorModel
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -182,7 +183,7 @@ class MultilevelCovariance:
         tree = self._tree
         for level, bounds in enumerate(tree.offsets):
             own = self._F[:, tree.own(level)]
-            for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+            for a, b in itertools.pairwise(bounds):
                 sigma[a:b, a:b] += own[a:b] @ own[a:b].T
         sigma[np.diag_indices(n)] += self._D
         back = np.empty(n, dtype=np.intp)

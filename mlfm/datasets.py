@@ -52,7 +52,7 @@ _LEVELS = {
 }
 
 
-def list() -> builtins.list[str]:  # noqa: A001 (mlfm.datasets.list() reads best)
+def list() -> builtins.list[str]:
     """Names of the data sets.
 
     Examples

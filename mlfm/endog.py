@@ -97,9 +97,7 @@ def checked_values(endog: Any, features: pd.Index, missing: str) -> tuple[Floats
     return values, index
 
 
-def _without_missing(
-    values: Floats, index: pd.Index, features: pd.Index, missing: str
-) -> tuple[Floats, pd.Index]:
+def _without_missing(values: Floats, index: pd.Index, features: pd.Index, missing: str) -> tuple[Floats, pd.Index]:
     gaps = np.isnan(values)
     if not gaps.any():
         return values, index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -176,9 +177,7 @@ class Hierarchy:
             In group order; features in the user's order.
         """
         bounds = self._offsets[self.position(level)]
-        members = (
-            self._features[np.sort(self._permutation[a:b])] for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-        )
+        members = (self._features[np.sort(self._permutation[a:b])] for a, b in itertools.pairwise(bounds))
         return dict(zip(self.paths(level), members, strict=True))
 
     def to_frame(self) -> pd.DataFrame:

@@ -42,9 +42,7 @@ def loglike_by_column(sweep: Sweep, D: Floats, Y: Floats) -> Floats:
     return -0.5 * (len(D) * LOG_2PI + logdet + quadratic)
 
 
-def posterior_moments(
-    task: Task, Z: Floats, P: Floats, Y: Floats, nobs: float
-) -> tuple[Floats, Floats]:
+def posterior_moments(task: Task, Z: Floats, P: Floats, Y: Floats, nobs: float) -> tuple[Floats, Floats]:
     """V = Y_g' Z' (n x r) and W = nobs P + Z Z' (leaves x r x r) of a task's features."""
     V, W = np.empty((task.features.stop - task.features.start, Z.shape[1])), np.empty_like(P)
     cross_moments(Y[task.features], Z, task.leaves, V)

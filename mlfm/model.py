@@ -124,7 +124,8 @@ class MultilevelFactorModel(LikelihoodModel):
         if self.unidentified:
             warnings.warn(
                 f"{count(len(self.unidentified), 'group')} not identified: "
-                f"{listing(self.unidentified, show=str)}; use a smaller rank or other groups, or read only the covariance",
+                f"{listing(self.unidentified, show=str)}; use a smaller rank or other groups, "
+                "or read only the covariance",
                 IdentificationWarning,
                 stacklevel=2,
             )
@@ -356,4 +357,3 @@ class MultilevelFactorModel(LikelihoodModel):
         out = np.empty_like(array)
         out[self.hierarchy.permutation] = array
         return out
-

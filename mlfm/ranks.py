@@ -68,11 +68,7 @@ def ranks_by_level(ranks: Ranks, hierarchy: Hierarchy) -> tuple[int, ...]:
 
 def factor_columns(hierarchy: Hierarchy, ranks: Sequence[int]) -> pd.MultiIndex:
     """Labels of the compressed loadings' columns: level, and factor counted from 1 inside the level."""
-    pairs = [
-        (level, factor + 1)
-        for level, rank in zip(hierarchy.levels, ranks, strict=True)
-        for factor in range(rank)
-    ]
+    pairs = [(level, factor + 1) for level, rank in zip(hierarchy.levels, ranks, strict=True) for factor in range(rank)]
     if not pairs:
         return pd.MultiIndex.from_arrays([[], []], names=["level", "factor"])
     return pd.MultiIndex.from_tuples(pairs, names=["level", "factor"])

@@ -52,9 +52,7 @@ class MultilevelFactorResults(LikelihoodModelResults):
 
     model: MultilevelFactorModel | None
 
-    def __init__(
-        self, model: MultilevelFactorModel, params: np.ndarray, record: FitRecord, on_floor: pd.Index
-    ) -> None:
+    def __init__(self, model: MultilevelFactorModel, params: np.ndarray, record: FitRecord, on_floor: pd.Index) -> None:
         super().__init__(model, params)
         estimates: Parameters = model.unpack(params)
         self.loadings, self.uniquenesses, self.mean = estimates
@@ -193,9 +191,7 @@ class MultilevelFactorResults(LikelihoodModelResults):
                 for group, members in self.hierarchy.groups(level).items():
                     variance = squares.loc[members, level].sum()
                     keys.append((level, group))
-                    rows.append(
-                        (len(members), variance, variance / total.sum(), variance / total.loc[members].sum())
-                    )
+                    rows.append((len(members), variance, variance / total.sum(), variance / total.loc[members].sum()))
             index = pd.MultiIndex.from_arrays(
                 [[level for level, _ in keys], pd.Index([group for _, group in keys], tupleize_cols=False)],
                 names=["level", "group"],

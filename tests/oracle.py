@@ -82,7 +82,10 @@ def zoo():
         list("pppqqpprrrrsst"),  # "p" under a and b: two groups; s, t: of two and one
     ]
     singles = [[0] * 6, list("abcdef"), list("uvwxyz")]
-    shuffled = [[0] * 16, *np.array([[j // 8 for j in range(16)], [j // 3 for j in range(16)]])[:, rng.permutation(16)].tolist()]
+    shuffled = [
+        [0] * 16,
+        *np.array([[j // 8 for j in range(16)], [j // 3 for j in range(16)]])[:, rng.permutation(16)].tolist(),
+    ]
     deep = [[0] * 16, *[[j // size for j in range(16)] for size in (8, 4, 2, 1)]]
     return {
         "flat": make_case(flat, (2,)),

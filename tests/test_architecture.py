@@ -44,7 +44,9 @@ def imports(path):
             node.body = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            modules = [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "mlfm" else [node.module]
+            modules = (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "mlfm" else [node.module]
+            )
         elif isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
         else:
@@ -70,7 +72,9 @@ def test_imports_go_down(path):
 
 
 def test_importing_mlfm_is_light():
-    code = "import sys, mlfm; print([m for m in ('numpy', 'pandas', 'scipy', 'statsmodels', 'tqdm') if m in sys.modules])"
+    code = (
+        "import sys, mlfm; print([m for m in ('numpy', 'pandas', 'scipy', 'statsmodels', 'tqdm') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

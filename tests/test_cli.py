@@ -31,7 +31,9 @@ def test_a_fit_prints_its_summary(capsys):
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "parquet"])
 def test_file_formats(files, suffix, capsys):
     groups = "groups.parquet" if suffix == "parquet" else "groups.csv"
-    code = main(["fit", str(files / f"data.{suffix}"), "--groups", str(files / groups), "--ranks", "global=1,ability=1"])
+    code = main(
+        ["fit", str(files / f"data.{suffix}"), "--groups", str(files / groups), "--ranks", "global=1,ability=1"]
+    )
     assert code == 0
     assert "-9673." in capsys.readouterr().out
 
@@ -118,7 +120,7 @@ def test_bad_input_exits_with_2(files, monkeypatch, capsys, arguments, words):
     pd.DataFrame({"ability": ["a", "b"]}, index=["u", "v"]).to_csv("other.csv")
     (files / "empty.csv").write_text("")
     assert main(["fit", *arguments.split()]) == 2
-    out, err = capsys.readouterr()
+    _out, err = capsys.readouterr()
     assert err.startswith("mlfm: ")
     assert words in err
     assert "Traceback" not in err

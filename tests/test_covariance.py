@@ -71,7 +71,7 @@ def test_a_labelled_round_trip(case):
     sigma = covariance(case)
     again = MultilevelCovariance(case.hierarchy, sigma.loadings.iloc[::-1], sigma.uniquenesses.iloc[::-1])
     np.testing.assert_array_equal(again.to_dense(), sigma.to_dense())
-    assert [rank for rank in again.ranks] == list(case.ranks)
+    assert list(again.ranks) == list(case.ranks)
     assert again.shape == sigma.shape == 2 * (case.hierarchy.n_features,)
 
 
@@ -122,7 +122,7 @@ def test_bad_right_hand_sides():
         sigma @ np.ones((2, 3, 4))
     with pytest.raises(ValueError, match="b: 1 values are missing or infinite"):
         sigma.solve([1, np.inf, 2])
-    with pytest.raises(ValueError, match="'w'.*missing: 'z'"):
+    with pytest.raises(ValueError, match=r"'w'.*missing: 'z'"):
         sigma @ pd.Series([1.0, 2, 3], index=["x", "y", "w"])
     with pytest.raises(ValueError, match="Y: a matrix"):
         sigma.loglike(np.ones(3))

@@ -41,9 +41,7 @@ def test_statsmodels(flat):
     other = Factor(endog=frame / scale, n_factor=rank, method="ml").fit(maxiter=5000, tol=1e-9)
     F, D = np.asarray(other.loadings), np.asarray(other.uniqueness)
     # Its own "loglike" is not one, so the likelihood of its estimates is ours, checked against the dense oracle.
-    theirs = results.model.loglike(
-        results.model.pack(F * scale.to_numpy()[:, None], D * scale.to_numpy() ** 2)
-    )
+    theirs = results.model.loglike(results.model.pack(F * scale.to_numpy()[:, None], D * scale.to_numpy() ** 2))
     assert theirs / results.nobs <= results.llf / results.nobs + 1e-6
     assert results.llf / results.nobs == pytest.approx(theirs / results.nobs, abs=1e-6)
 

@@ -1,5 +1,6 @@
 import copy
 import datetime
+import itertools
 import pickle
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_group_order_makes_every_group_contiguous():
     assert [bounds.tolist() for bounds in hierarchy.offsets] == [[0, 6], [0, 3, 5, 6], [0, 2, 3, 4, 5, 6]]
     ordered = hierarchy.features[hierarchy.permutation]
     for level, bounds in zip(hierarchy.levels, hierarchy.offsets, strict=True):
-        pieces = [list(ordered[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+        pieces = [list(ordered[a:b]) for a, b in itertools.pairwise(bounds)]
         assert [sorted(piece) for piece in pieces] == [list(members) for members in hierarchy.groups(level).values()]
 
 

@@ -139,7 +139,9 @@ def test_groups_that_are_not_identified_are_named():
     assert "('b', 's') (the same features as its parent)" in message
     assert [str(group.group) for group in named.unidentified] == ["('a', 'p')", "('b', 's')"]
     # Where the parent has no factors there is nothing to be confused with.
-    assert MultilevelFactorModel(DATA, hierarchy=groups[["industry"]].replace("p", "q"), ranks=[0, 1]).unidentified == []
+    assert (
+        MultilevelFactorModel(DATA, hierarchy=groups[["industry"]].replace("p", "q"), ranks=[0, 1]).unidentified == []
+    )
 
 
 def test_a_group_smaller_than_its_rank_is_named_and_fitted():

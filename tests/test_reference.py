@@ -1,5 +1,6 @@
 """Values computed with an independent implementation of the same EM algorithm; see reference/oracles/README.md."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +121,7 @@ def test_the_frobenius_start_is_the_reference_one(case):
     start = z["frob_F0"][:, : sum(ranks)]
     for level, bounds in enumerate(tree.offsets):
         own = tree.own(level)
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+        for a, b in itertools.pairwise(bounds):
             expected = start[a:b, own] @ start[a:b, own].T
             np.testing.assert_allclose(F[a:b, own] @ F[a:b, own].T, expected, rtol=1e-9, atol=1e-9)
     # The start holds uniquenesses above 0.05, the reference does not.

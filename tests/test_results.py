@@ -50,7 +50,9 @@ def test_criteria(results):
     assert results.df_model == 30 + 30 + 59 + 30
     assert results.aic == pytest.approx(-2 * results.llf + 2 * 149)
     assert results.bic == pytest.approx(-2 * results.llf + np.log(100) * 149)
-    centred = MultilevelFactorModel(CASE.frame - CASE.frame.mean(), hierarchy=CASE.hierarchy, ranks=[2, 1, 0], trend="n")
+    centred = MultilevelFactorModel(
+        CASE.frame - CASE.frame.mean(), hierarchy=CASE.hierarchy, ranks=[2, 1, 0], trend="n"
+    )
     again = centred.fit(tol=1e-4)
     assert again.df_model == 119
     assert again.mean is None

@@ -83,7 +83,9 @@ def _largest_loadings(results: MultilevelFactorResults) -> SimpleTable:
     # Cells of equal length fill the width, so that the rules of all tables match.
     width = (WIDTH - max(map(len, stubs))) // FEATURES_A_FACTOR - 1
     rows = [
-        [_cell(*cell, width) if cell else " " * width for cell in (*cells, *[None] * FEATURES_A_FACTOR)][:FEATURES_A_FACTOR]
+        [_cell(*cell, width) if cell else " " * width for cell in (*cells, *[None] * FEATURES_A_FACTOR)][
+            :FEATURES_A_FACTOR
+        ]
         for _, cells in lines
     ]
     format_ = {**fmt_params, "data_aligns": "l", "header_align": "l", "colwidths": 1}
@@ -108,8 +110,7 @@ def _factor_lines(results: MultilevelFactorResults) -> Iterator[tuple[str, list[
                 own = loadings.loc[members, (level, factor)]
                 top = (own / spread[members]).abs().nlargest(FEATURES_A_FACTOR).index
                 cells = [(str(feature), f"{own[feature]:.3g}") for feature in top]
-                name = _last(group) if labels[_last(group)] == 1 else "/".join(map(str, group))
-                yield _factor_name(level, str(name), factor if rank > 1 else None), cells
+                yield _factor_name(level, _name(group, labels), factor if rank > 1 else None), cells
             shown += rank
         left = len(groups) * rank - shown
         if left > 0:
@@ -119,6 +120,13 @@ def _factor_lines(results: MultilevelFactorResults) -> Iterator[tuple[str, list[
 def _last(group: Hashable) -> Hashable:
     """A group's own label, of its path of labels."""
     return group[-1] if isinstance(group, tuple) else group
+
+
+def _name(group: Hashable, labels: Counter[Hashable]) -> str:
+    """A group's own label, or its whole path where another group of its level has the same label."""
+    if isinstance(group, tuple) and labels[_last(group)] > 1:
+        return "/".join(str(label) for label in group)
+    return str(_last(group))
 
 
 def _factor_name(level: Hashable, name: str, factor: int | None) -> str:

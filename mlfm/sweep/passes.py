@@ -139,7 +139,5 @@ class Sweep:
     ) -> tuple[Floats, Floats]:
         k, m = nodes.stop - nodes.start, self.tree.columns[level + 1]
         Z, P = np.empty((k, m, self.columns)), np.empty((k, m, m))
-        substitute(
-            self.R[level][nodes], self.A[level][nodes], self.b[level][nodes], parents, Z_parent, P_parent, Z, P
-        )
+        substitute(self.R[level][nodes], self.A[level][nodes], self.b[level][nodes], parents, Z_parent, P_parent, Z, P)
         return Z, P

@@ -6,6 +6,7 @@ results do not depend on the number of threads either.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +67,7 @@ def cut(tree: Tree, width: int | None = None) -> list[Task]:
         if level == tree.leaf_level:
             pieces = max(1, -(-(stop - start) // width))
             bounds = start + (np.arange(pieces + 1) * (stop - start)) // pieces
-            tasks += [_piece_of_leaf((level, node), int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+            tasks += [_piece_of_leaf((level, node), int(a), int(b)) for a, b in itertools.pairwise(bounds)]
             continue
         child, last = (int(x) for x in tree.children[level][node : node + 2])
         bounds = tree.offsets[level + 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Tree:
         active = tuple(int(ranks[level]) for level in kept)
         parents = [np.zeros(1, dtype=np.intp)]
         children = []
-        for above, below in zip(bounds[:-1], bounds[1:], strict=True):
+        for above, below in itertools.pairwise(bounds):
             parents.append(np.searchsorted(above, below[:-1], side="right") - 1)
             children.append(np.searchsorted(below, above))
         columns = (0, *np.cumsum(active).tolist())
