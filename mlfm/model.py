@@ -327,6 +327,10 @@ class MultilevelFactorModel(LikelihoodModel):
             )
         return results
 
+    def __repr__(self) -> str:
+        ranks = ", ".join(f"{level} {rank}" for level, rank in self.ranks.items())
+        return f"<MultilevelFactorModel: {self.nobs} x {self.hierarchy.n_features}; ranks: {ranks}>"
+
     def _mean_or_none(self) -> Floats | None:
         return self.endog.mean(axis=0) if self.trend == "c" else None
 

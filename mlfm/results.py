@@ -199,6 +199,15 @@ class MultilevelFactorResults(LikelihoodModelResults):
             return pd.DataFrame(rows, index=index, columns=["features", "variance", "share", "share_within"])
         raise ValueError(f"by must be 'level' or 'group', not {by!r}")
 
+    def cov_params(self, *arguments: Any, **options: Any) -> np.ndarray:
+        """Not there yet: this version estimates no standard errors, and ``bse`` is not a number."""
+        raise NotImplementedError("the covariance of the estimates is not available in this version of mlfm")
+
+    def __repr__(self) -> str:
+        state = "converged" if self.converged else "NOT converged"
+        features = self.hierarchy.n_features
+        return f"<MultilevelFactorResults: {self.nobs} x {features}, log-likelihood {self.llf:.3f}, {state}>"
+
     def summary(self) -> Summary:
         """Tables of the fit: header, levels, largest loadings, notes.
 

@@ -43,6 +43,7 @@ def _add_header(out: Summary, results: MultilevelFactorResults) -> None:
         ("No. Observations:", [f"{results.nobs}"]),
         ("No. Features:", [f"{results.hierarchy.n_features}"]),
         ("Evaluations:", [f"{len(record.evaluations)}"]),
+        ("Uniqueness floor:", [f"{results.uniqueness_floor:g}"]),
     ]
     right = [
         ("Log-Likelihood:", [f"{results.llf:.3f}"]),
@@ -51,6 +52,7 @@ def _add_header(out: Summary, results: MultilevelFactorResults) -> None:
         ("Free parameters:", [f"{results.df_model}"]),
         ("Converged:", ["yes" if results.converged else "NO"]),
         ("Still to gain:", [f"{record.projected_gain:.2g}"]),
+        ("Score norm:", [f"{record.score_norm:.2g}"]),
     ]
     out.add_table_2cols(results, "Multilevel Factor Model Results", left, right, yname="y", xname=["x"])
 
