@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import itertools
 import json
 import platform
 import statistics
@@ -33,7 +34,7 @@ def simulated(n, groups, ranks, nobs, snr=4.0, seed=0):
     D = rng.uniform(0, 1, n) * 2 * (F**2).sum(1).mean() / snr + 1e-3
     Y = rng.standard_normal((n, nobs)) * np.sqrt(D)[:, None]
     for level, bounds in enumerate(tree.offsets):
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+        for a, b in itertools.pairwise(bounds):
             Y[a:b] += F[a:b, tree.own(level)] @ rng.standard_normal((tree.ranks[level], nobs))
     Y -= Y.mean(axis=1, keepdims=True)
     return tree, Y

@@ -76,11 +76,11 @@ def _parser() -> argparse.ArgumentParser:
         "--trend", choices=["c", "n"], default="c", help="c: estimate means (default); n: data are centred"
     )
     fit.add_argument("--missing", choices=["raise", "drop"], default="raise", help="what to do with missing values")
-    fit.add_argument("--start", default="pca", help="pca (default), frobenius or random")
-    fit.add_argument("--method", default="px-em", help="px-em (default) or em")
-    fit.add_argument("--maxiter", type=int, default=50_000, metavar="N", help="most steps (default: %(default)s)")
+    fit.add_argument("--start", help="top-down, pca, frobenius or random (default: the better of the first two)")
+    fit.add_argument("--method", default="scoring", help="scoring (default), px-em or em")
+    fit.add_argument("--maxiter", type=int, metavar="N", help="most evaluations (default: 1000; 50000 for EM)")
     fit.add_argument(
-        "--tol", type=float, default=0.05, metavar="NATS",
+        "--tol", type=float, default=1e-3, metavar="NATS",
         help="stop when this much log-likelihood or less is still to be gained (default: %(default)s)",
     )  # fmt: skip
     fit.add_argument("--threads", type=int, metavar="N", help="threads (default: all that may be used)")

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from statsmodels.base.model import LikelihoodModel
 
 from mlfm.endog import checked_values, match_hierarchy
-from mlfm.estimation import STARTS, UPDATES, Evaluation, FitRecord, Problem, ascend
+from mlfm.estimation import METHODS, STARTS, Evaluation, FitRecord, Problem, maximise
 from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, UniquenessFloorWarning
 from mlfm.hierarchy import Hierarchy
 from mlfm.inference.counts import Unidentified, unidentified
@@ -151,10 +151,10 @@ class MultilevelFactorModel(LikelihoodModel):
 
     @property
     def start_params(self) -> Floats:
-        """Parameters at which :meth:`fit` begins by default."""
+        """Parameters at which :meth:`fit` may begin: the "top-down" start."""
         with Workers():
             problem = self._problem()
-            F, D = problem.to_units(*STARTS["pca"](problem, np.random.default_rng(0)))
+            F, D = problem.to_units(*STARTS["top-down"](problem, np.random.default_rng(0)))
         return self._layout.pack(self._mean_or_none(), self._to_user(F), self._to_user(D))
 
     def pack(
@@ -223,11 +223,11 @@ class MultilevelFactorModel(LikelihoodModel):
 
     def fit(
         self,
-        start: str = "pca",
+        start: str | None = None,
         start_params: ArrayLike | None = None,
-        method: str = "px-em",
-        maxiter: int = 50_000,
-        tol: float = 0.05,
+        method: str = "scoring",
+        maxiter: int | None = None,
+        tol: float = 1e-3,
         n_threads: int | None = None,
         disp: bool = False,
         callback: Callable[[Evaluation], object] | None = None,
@@ -237,19 +237,22 @@ class MultilevelFactorModel(LikelihoodModel):
 
         Parameters
         ----------
-        start : {"pca", "frobenius", "random"}
-            Where to begin: principal components of all the data; one top-down pass of truncations, group by group
-            inside what the levels above leave; or random loadings.
+        start : {"top-down", "pca", "frobenius", "random"}, optional
+            Where to begin. "top-down": level by level, the principal components of each group in what the levels
+            above leave, less noise. "pca": principal components of all the data. "frobenius": as top-down, with
+            nothing taken off for noise. "random": random loadings. By default a few evaluations from "top-down" and
+            from "pca", and on from the better: the likelihood can have several maxima.
         start_params : array, optional
             Begin at these parameters instead; their means are not used (the sample means are the maximum).
-        method : {"px-em", "em"}
-            Parameter-expanded EM, or plain EM, which takes many more steps to the same maximum. The likelihood
-            never falls with either.
-        maxiter : int
-            Most steps.
+        method : {"scoring", "px-em", "em"}
+            Block Fisher scoring with a quasi-Newton memory; parameter-expanded EM; plain EM. Scoring needs tens of
+            evaluations where the EM methods need thousands. The likelihood never falls with any of them.
+        maxiter : int, optional
+            Most evaluations of the likelihood after the first; by default 1000, for the EM methods 50 000.
         tol : float
-            Stop once the projected remaining gain in the total log-likelihood (in nats, by Aitken's extrapolation)
-            has stayed below this three times in a row.
+            Stop once the log-likelihood still to be gained (total, in nats) is expected to be less than this, three
+            times in a row. The expectation is the Newton decrement for scoring, Aitken's extrapolation for the EM
+            methods.
         n_threads : int, optional
             Threads; by default as many as the process may use. Results do not depend on it.
         disp : bool
@@ -266,14 +269,16 @@ class MultilevelFactorModel(LikelihoodModel):
         Warns
         -----
         ConvergenceWarning
-            If ``maxiter`` steps did not suffice.
+            If ``maxiter`` evaluations did not suffice.
         UniquenessFloorWarning
             If uniquenesses ended on their floor (Heywood cases).
         """
-        if start not in STARTS:
+        if start is not None and start not in STARTS:
             raise ValueError(f"start must be one of {listing(STARTS)}, not {start!r}")
-        if method not in UPDATES:
-            raise ValueError(f"method must be one of {listing(UPDATES)}, not {method!r}")
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
+        climb, most = METHODS[method]
+        maxiter = most if maxiter is None else maxiter
         if isinstance(maxiter, bool) or int(maxiter) != maxiter or maxiter < 0:
             raise ValueError(f"maxiter must be a whole number, 0 or more, not {maxiter!r}")
         if not tol >= 0:
@@ -285,21 +290,20 @@ class MultilevelFactorModel(LikelihoodModel):
 
         began = time.perf_counter()
         with Workers(n_threads) as workers, progress_bar(disp) as show:
-            record = FitRecord(
-                method, start if start_params is None else "start_params", maxiter, tol, workers.n_threads
-            )
             problem = self._problem()
-            if start_params is None:
-                point = STARTS[start](problem, np.random.default_rng(0 if rng is None else rng))
-            else:
-                point = problem.from_units(self._to_group(F), self._to_group(D))
+            named = "start_params" if start_params is not None else start or ""
+            record = FitRecord(method, named, maxiter, tol, workers.n_threads)
+            begin: Any = start
+            if start_params is not None:
+                begin = problem.from_units(self._to_group(F), self._to_group(D))
 
             def watch(entry: Evaluation) -> None:
                 show(entry)
                 if callback is not None:
                     callback(entry)
 
-            point = ascend(problem, point, UPDATES[method], record, workers, watch)
+            seeded = np.random.default_rng(0 if rng is None else rng)
+            point = maximise(problem, begin, climb, record, workers, watch, seeded)
             on_floor = point[1] <= problem.floor * (1 + 1e-9)
             F, D = problem.to_units(*point)
             F = canonical(self._tree, F, D)

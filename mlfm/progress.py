@@ -1,4 +1,4 @@
-"""A progress bar for fits: steps, log-likelihood, and what is still to be gained."""
+"""A progress bar for fits: evaluations, log-likelihood, and what is still to be gained."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def progress_bar(wanted: bool) -> Iterator[Callable[[Evaluation], None]]:
     if not wanted:
         yield lambda entry: None
         return
-    # The number of steps to convergence is not known beforehand, so the bar counts and shows no total.
-    with tqdm(desc="fit", unit=" steps", mininterval=0.2) as bar:
+    # The number of evaluations to convergence is not known beforehand, so the bar counts and shows no total.
+    with tqdm(desc="fit", unit=" evaluations", mininterval=0.2) as bar:
 
         def show(entry: Evaluation) -> None:
             bar.set_postfix_str(f"llf {entry.llf:.4f}, still to gain {entry.projected_gain:.2g}", refresh=False)

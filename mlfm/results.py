@@ -81,7 +81,7 @@ class MultilevelFactorResults(LikelihoodModelResults):
     @property
     def llf(self) -> float:
         """Log-likelihood of all observations, in nats, at the estimates."""
-        return self.record.evaluations[-1].llf
+        return self.record.llf
 
     @property
     def df_model(self) -> int:
@@ -106,7 +106,7 @@ class MultilevelFactorResults(LikelihoodModelResults):
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an evaluation: log-likelihood, projected remaining gain, kind of step."""
+        """One row an evaluation: log-likelihood, projected remaining gain, kind of step, whether it was kept."""
         return self.record.history
 
     @property
@@ -117,7 +117,8 @@ class MultilevelFactorResults(LikelihoodModelResults):
             "converged": record.converged,
             "reason": record.reason,
             "iterations": len(record.evaluations) - 1,
-            "fcalls": len(record.evaluations),
+            "fcalls": len(record.evaluations) + record.elsewhere,
+            "starts": dict(record.starts),
             "projected_gain": record.projected_gain,
             "score_norm": record.score_norm,
             "seconds": record.seconds,
@@ -170,7 +171,7 @@ class MultilevelFactorResults(LikelihoodModelResults):
         level
         global     0.25
         ability    0.20
-        unique     0.55
+        unique     0.54
         Name: mean_share, dtype: float64
         """
         squares = self.loadings.pow(2).T.groupby(level=0, sort=False).sum().T

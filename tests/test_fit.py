@@ -9,7 +9,7 @@ from oracle import make_case
 
 import mlfm
 from mlfm import Hierarchy, MultilevelCovariance, MultilevelFactorModel
-from mlfm.estimation import STARTS, UPDATES, Problem
+from mlfm.estimation import METHODS, STARTS, Problem
 from mlfm.sweep import Tree
 
 # Three groups of fifteen in three of five each: enough to identify every factor.
@@ -23,13 +23,15 @@ def fit(case=CASE, frame=None, hierarchy=None, **options):
     return model.fit(**options)
 
 
-@pytest.mark.parametrize("method", list(UPDATES))
+@pytest.mark.parametrize("method", list(METHODS))
 @pytest.mark.parametrize("start", list(STARTS))
 @pytest.mark.filterwarnings("ignore::mlfm.MlfmWarning")
 def test_the_likelihood_never_falls(case, method, start):
     results = fit(case, method=method, start=start, maxiter=60, tol=0, rng=1)
-    llf = results.history["llf"].to_numpy()
-    assert len(llf) == 61
+    history = results.history
+    # An iteration of scoring may evaluate up to three points, and one that was begun is finished.
+    assert 61 <= len(history) <= (61 if method.endswith("em") else 63) or results.converged
+    llf = history.loc[history["accepted"], "llf"].to_numpy()
     assert (np.diff(llf) >= -1e-11 * np.abs(llf[1:])).all()
 
 
@@ -95,7 +97,7 @@ def test_scaling_columns_scales_the_answer():
     np.testing.assert_allclose(shifted.uniquenesses, straight.uniquenesses, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", list(UPDATES))
+@pytest.mark.parametrize("method", list(METHODS))
 def test_threads_do_not_matter_to_the_last_bit(method):
     n = 1200
     case = make_case_large(n)
@@ -186,12 +188,12 @@ def test_start_params_go_on_where_a_fit_ended():
 
 
 def test_maxiter_warns_and_is_told():
-    with pytest.warns(mlfm.ConvergenceWarning, match="maxiter = 3 steps"):
+    with pytest.warns(mlfm.ConvergenceWarning, match="maxiter = 3 evaluations"):
         results = fit(maxiter=3)
     assert not results.converged
     assert results.mle_retvals["converged"] is False
     assert "maxiter" in results.mle_retvals["reason"]
-    assert len(results.history) == 4
+    assert 4 <= len(results.history) <= 6
     assert "NOT converge" in results.summary().as_text()
     with pytest.warns(mlfm.ConvergenceWarning):
         assert len(fit(maxiter=0).history) == 1
@@ -199,8 +201,9 @@ def test_maxiter_warns_and_is_told():
 
 def test_callback_and_progress_bar(capsys):
     seen = []
-    results = fit(callback=seen.append, disp=True, tol=1)
+    results = fit(start="pca", callback=seen.append, disp=True, tol=1)
     assert [entry.llf for entry in seen] == results.history["llf"].tolist()
+    assert len(seen) == results.mle_retvals["fcalls"]
     shown = capsys.readouterr().err
     assert "llf" in shown
     assert "still to gain" in shown
@@ -251,7 +254,7 @@ def test_uniquenesses_on_the_floor_are_named():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"start": "pcaa"}, "start must be one of 'pca', 'frobenius', 'random', not 'pcaa'"),
+        ({"start": "pcaa"}, "start must be one of 'top-down', 'pca', 'frobenius', 'random', not 'pcaa'"),
         ({"method": "bfgs"}, "method must be one of"),
         ({"maxiter": -1}, "maxiter must be a whole number"),
         ({"maxiter": 2.5}, "maxiter must be a whole number"),

@@ -243,6 +243,57 @@ def gradient(
                 dD[i] = 0.5 * (left - nobs) / D[i]
 
 
+def leverages(
+    const double[:, ::1] F,             # IN   n x r
+    const double[::1] D,                # IN   n
+    const double[:, :, ::1] P,          # IN   k x r x r
+    const Py_ssize_t[::1] offsets,      # IN   k + 1
+    double[:, ::1] work,                # WORK n x r
+    double[::1] h,                      # OUT  n
+):
+    """h_j = f_j P_g f_j' / D_j: how much of what is unique about a feature the factors take."""
+    cdef blas_int r = narrow(F.shape[1]), rows
+    cdef Py_ssize_t g, a, b, j
+    with nogil:
+        for g in range(offsets.shape[0] - 1):
+            a, b = offsets[g], offsets[g + 1]
+            rows = <blas_int> (b - a)
+            if r == 0 or rows == 0:
+                h[a:b] = 0.0
+                continue
+            gemm(False, False, rows, r, r, 1.0, &F[a, 0], r, &P[g, 0, 0], r, 0.0, &work[a, 0], r)
+            row_products(rows, r, &work[a, 0], &F[a, 0], &h[a])
+            for j in range(a, b):
+                h[j] /= D[j]
+
+
+def scoring_step(
+    const double[:, ::1] F,             # IN   n x r
+    const double[::1] D,                # IN   n
+    const double[:, ::1] G,             # IN   n x r
+    const double[:, :, ::1] Q,          # IN   k x r x r
+    const double[:, :, ::1] S,          # IN   k x r x r
+    const Py_ssize_t[::1] offsets,      # IN   k + 1
+    double[:, ::1] out,                 # OUT  n x r
+):
+    """out_g = D_g G_g Q_g + F_g S_g: what the inverse block information makes of a gradient G."""
+    cdef blas_int r = narrow(F.shape[1]), rows
+    cdef Py_ssize_t g, a, b, i, j
+    if r == 0:
+        return
+    with nogil:
+        for g in range(offsets.shape[0] - 1):
+            a, b = offsets[g], offsets[g + 1]
+            rows = <blas_int> (b - a)
+            if rows == 0:
+                continue
+            gemm(False, False, rows, r, r, 1.0, &G[a, 0], r, &Q[g, 0, 0], r, 0.0, &out[a, 0], r)
+            for i in range(a, b):
+                for j in range(r):
+                    out[i, j] *= D[i]
+            gemm(False, False, rows, r, r, 1.0, &F[a, 0], r, &S[g, 0, 0], r, 1.0, &out[a, 0], r)
+
+
 def expand(
     const double[:, ::1] F,             # IN     n x r
     const double[:, :, ::1] Z,          # IN     k x r x N

@@ -20,13 +20,14 @@ def eliminate(
     double[:, :, ::1] R,                # OUT    k x o x o, lower triangular
     double[:, :, ::1] A,                # OUT    k x o x c
     double[:, :, ::1] b,                # OUT    k x o x N
+    double[:, :, ::1] message,          # OUT    k x c x c, symmetric
     double[::1] logdet,                 # OUT    k
     double[:, :, ::1] C_parent,         # INOUT  p x c x c, lower triangles
     double[:, :, ::1] B_parent,         # INOUT  p x c x N
 ):
     """Upward: integrate each node's own factors out and hand the rest to its parent.
 
-    R R' = I + C_oo,  A = R^-1 C_oa,  b = R^-1 B_o;  to the parent C_aa - A'A and B_a - A'b;
+    R R' = I + C_oo,  A = R^-1 C_oa,  b = R^-1 B_o;  to the parent C_aa - A'A, the node's message, and B_a - A'b;
     logdet = 2 sum(log diag R).
     """
     cdef blas_int o = narrow(R.shape[1]), c = narrow(A.shape[2]), N = narrow(B.shape[2])
@@ -62,14 +63,18 @@ def eliminate(
                 p = parent[k]
                 for i in range(c):
                     for j in range(i + 1):
-                        C_parent[p, i, j] += C[k, i, j]
+                        message[k, i, j] = C[k, i, j]
                     for j in range(N):
                         B_parent[p, i, j] += B[k, i, j]
                 if o > 0:
-                    syrk(True, c, o, -1.0, &A[k, 0, 0], c, 1.0, &C_parent[p, 0, 0], c)
+                    syrk(True, c, o, -1.0, &A[k, 0, 0], c, 1.0, &message[k, 0, 0], c)
                     if N > 0:
                         gemm(True, False, c, N, o, -1.0, &A[k, 0, 0], c, &b[k, 0, 0], N,
                              1.0, &B_parent[p, 0, 0], N)
+                mirror_lower(c, &message[k, 0, 0], c)
+                for i in range(c):
+                    for j in range(i + 1):
+                        C_parent[p, i, j] += message[k, i, j]
     if failed >= 0:
         raise FloatingPointError("I + F'D^-1F of a node is not positive definite: the parameters are not finite")
 

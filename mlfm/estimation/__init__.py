@@ -1,8 +1,9 @@
-"""Maximum likelihood: the problem, starts, the EM maps, stopping, and the record of a fit."""
+"""Maximum likelihood: the problem, starts, the methods, stopping, and the record of a fit."""
 
-from mlfm.estimation.em import UPDATES, ascend
+from mlfm.estimation.maximise import maximise
+from mlfm.estimation.methods import METHODS
 from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord
 from mlfm.estimation.starts import STARTS
 
-__all__ = ["STARTS", "UPDATES", "Evaluation", "FitRecord", "Problem", "ascend"]
+__all__ = ["METHODS", "STARTS", "Evaluation", "FitRecord", "Problem", "maximise"]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import em_update, px_em_update
 from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord
 from mlfm.estimation.stopping import AitkenGain, Stays
@@ -18,16 +17,15 @@ Floats = NDArray[np.float64]
 #: Loadings and uniquenesses of a task's features from the moments V and W (see mlfm._kernels.blocks).
 Update = Callable[[Floats, Floats, Floats, float, Floats, NDArray[np.intp], Floats, Floats], None]
 
-UPDATES: dict[str, Update] = {"em": em_update, "px-em": px_em_update}
-
 
 def ascend(
     problem: Problem,
     start: tuple[Floats, Floats],
-    update: Update,
     record: FitRecord,
     workers: Workers,
     watch: Callable[[Evaluation], None],
+    *,
+    update: Update,
 ) -> tuple[Floats, Floats]:
     """Climb from ``start`` until the projected gain stays below ``record.tol`` or ``record.maxiter`` steps are done.
 
@@ -36,22 +34,24 @@ def ascend(
     F, D = start
     sweep = Sweep(problem.tree, problem.Y.shape[1])
     gain, small_for_long = AitkenGain(), Stays(record.tol)
-    for evaluation in range(record.maxiter + 1):
+    steps = record.maxiter - len(record.evaluations) + 1
+    for taken in range(max(steps, 1)):
         condition(sweep, F, D, problem.Y, workers)
         llf = loglike(sweep, D, problem.squares, problem.nobs) + problem.loglike_shift
         if not np.isfinite(llf):
-            raise FloatingPointError(f"the log-likelihood is {llf} after {evaluation} steps")
-        entry = Evaluation(evaluation, llf, gain.after(llf), record.method if evaluation else "start")
+            raise FloatingPointError(f"the log-likelihood is {llf} after {taken} steps")
+        kind = record.method if taken else "resumed" if record.evaluations else "start"
+        entry = Evaluation(len(record.evaluations), llf, gain.after(llf), kind, True)
         record.evaluations.append(entry)
         watch(entry)
         if small_for_long(entry.projected_gain):
             record.converged = True
             record.reason = f"the projected gain stayed below tol = {record.tol:g}"
             break
-        if evaluation < record.maxiter:
+        if taken < steps - 1:
             F, D = step(problem, sweep, update, workers)
     else:
-        record.reason = f"maxiter = {record.maxiter} steps were done"
+        record.reason = f"maxiter = {record.maxiter} evaluations were made"
     record.score_norm = _score_norm(problem, sweep, F, D, workers)
     return F, D
 

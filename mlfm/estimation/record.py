@@ -12,13 +12,15 @@ class Evaluation(NamedTuple):
     """One evaluation of the log-likelihood during a fit.
 
     ``projected_gain`` is the log-likelihood (total, in nats) that the fit expects still to gain from here; infinite
-    while nothing can be said.
+    while nothing can be said. ``step`` is the kind of step that led here; where ``accepted`` is False it gained too
+    little and was taken back.
     """
 
     evaluation: int
     llf: float
     projected_gain: float
     step: str
+    accepted: bool
 
 
 @dataclass
@@ -34,7 +36,11 @@ class FitRecord:
     reason : str
         Why the fit stopped, in words.
     evaluations : list of Evaluation
-        One entry an evaluation of the log-likelihood.
+        One entry an evaluation of the log-likelihood, on the way from the start to the end.
+    starts : dict
+        Log-likelihood reached from each start that was tried.
+    elsewhere : int
+        Evaluations spent on starts that were given up.
     score_norm : float
         Largest derivative of the log-likelihood, per observation, at the end, by parameters in units of their
         feature's standard deviation (variance); a uniqueness that is pressed against its floor does not count.
@@ -48,14 +54,21 @@ class FitRecord:
     converged: bool = False
     reason: str = ""
     evaluations: list[Evaluation] = field(default_factory=list)
+    starts: dict[str, float] = field(default_factory=dict)
+    elsewhere: int = 0
     score_norm: float = float("nan")
     seconds: float = float("nan")
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row an evaluation: log-likelihood, projected remaining gain, kind of step that led there."""
+        """One row an evaluation: log-likelihood, projected remaining gain, kind of step, whether it was kept."""
         frame = pd.DataFrame(self.evaluations, columns=list(Evaluation._fields))
         return frame.set_index("evaluation")
+
+    @property
+    def llf(self) -> float:
+        """The log-likelihood where the fit ended."""
+        return next(entry.llf for entry in reversed(self.evaluations) if entry.accepted)
 
     @property
     def projected_gain(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ Floats = NDArray[np.float64]
 Start = Callable[[Problem, np.random.Generator], tuple[Floats, Floats]]
 
 LEAST_UNIQUE = 0.05  # share of the variance that a start leaves to each uniqueness at least
+LEAST_SIGNAL = 0.02  # share of an eigenvalue that is left when noise is taken off
 NEGLIGIBLE = 1e-8  # eigenvalue, per feature of unit variance, below which a component is nothing but rounding
 DENSE = 1000  # largest matrix of which all eigenvectors may be computed to have a few
 
@@ -63,19 +65,45 @@ def pca(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
     return F, _at_least_unique(1 - np.einsum("jk,jk->j", F, F), problem)
 
 
+def top_down(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Principal components of each group in what the levels above leave, less their share of noise.
+
+    As :func:`frobenius`, but with the mean of the remaining eigenvalues taken off those of the components.
+    """
+    return _by_level(problem, rng, _less_noise)
+
+
 def frobenius(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """One top-down pass of block truncations: what is left of the sample covariance by the levels above is
     truncated, group by group, to the level's rank (Parshakova, Hastie, Darve and Boyd, section 4).
     """
+    return _by_level(problem, rng, _whole)
+
+
+def _by_level(
+    problem: Problem, rng: np.random.Generator, lengths: Callable[[Floats, float, int], Floats]
+) -> tuple[Floats, Floats]:
+    """Level by level the leading components of what is left inside each group, scaled to ``lengths`` of loadings."""
     tree, left = problem.tree, problem.Y.copy()
     F = _filling(problem, rng)
     for level, rank in enumerate(tree.ranks):
         first = tree.columns[level]
-        for a, b in zip(tree.offsets[level][:-1], tree.offsets[level][1:], strict=True):
+        for a, b in itertools.pairwise(tree.offsets[level]):
             values, vectors = _principal(left[a:b], problem.nobs, rank)
-            F[a:b, first : first + len(values)] = vectors * np.sqrt(values)
+            total = float(np.vdot(left[a:b], left[a:b])) / problem.nobs
+            F[a:b, first : first + len(values)] = vectors * np.sqrt(lengths(values, total, min(left[a:b].shape)))
             left[a:b] -= vectors @ (vectors.T @ left[a:b])
     return F, _at_least_unique(np.einsum("jn,jn->j", left, left) / problem.nobs, problem)
+
+
+def _whole(values: Floats, total: float, number: int) -> Floats:
+    return values
+
+
+def _less_noise(values: Floats, total: float, number: int) -> Floats:
+    """Eigenvalues less the mean of the others, of which there are ``number`` with the sum ``total`` in all."""
+    noise = (total - values.sum()) / max(number - len(values), 1)
+    return np.maximum(values - noise, LEAST_SIGNAL * values)
 
 
 def random(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -85,4 +113,4 @@ def random(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
     return F, np.maximum(np.full(shape[0], 0.5), problem.floor)
 
 
-STARTS: dict[str, Start] = {"pca": pca, "frobenius": frobenius, "random": random}
+STARTS: dict[str, Start] = {"top-down": top_down, "pca": pca, "frobenius": frobenius, "random": random}

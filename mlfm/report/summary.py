@@ -42,7 +42,7 @@ def _add_header(out: Summary, results: MultilevelFactorResults) -> None:
         ("Start:", [record.start]),
         ("No. Observations:", [f"{results.nobs}"]),
         ("No. Features:", [f"{results.hierarchy.n_features}"]),
-        ("Evaluations:", [f"{len(record.evaluations)}"]),
+        ("Evaluations:", [f"{len(record.evaluations) + record.elsewhere}"]),
         ("Uniqueness floor:", [f"{results.uniqueness_floor:g}"]),
     ]
     right = [

@@ -18,6 +18,12 @@ Floats = NDArray[np.float64]
 Moments = Callable[[Task, Floats, Floats], None]
 #: Takes the posterior means Z (leaves x r x columns) and covariances P (leaves x r x r) of a task's leaf groups.
 Visitor = Callable[[Task, Floats, Floats], None]
+#: Takes a run of nodes of one level and the posterior covariances of their paths (nodes x path x path).
+Watcher = Callable[[int, slice, Floats], None]
+
+
+def _watch_nothing(level: int, nodes: slice, P: Floats) -> None:
+    pass
 
 
 class Sweep:
@@ -38,6 +44,8 @@ class Sweep:
         self.R = [np.empty((p, o, o)) for p, o in zip(nodes, tree.ranks, strict=True)]
         self.A = [np.empty((p, o, c)) for p, o, c in zip(nodes, tree.ranks, tree.columns[:-1], strict=True)]
         self.b = [np.empty((p, o, columns)) for p, o in zip(nodes, tree.ranks, strict=True)]
+        #: What each node tells its ancestors about themselves: a precision over their factors.
+        self.message = [np.empty((p, c, c)) for p, c in zip(nodes, tree.columns[:-1], strict=True)]
         self._logdet = [np.empty(p) for p in nodes]
         # Nodes above the tasks, by level: all hosts and their ancestors.
         above: set[tuple[int, int]] = set()
@@ -47,7 +55,7 @@ class Sweep:
                 above.add((level, node))
                 if level:
                     level, node = level - 1, int(tree.parents[level][node])
-        self._top = [sorted(node for level, node in above if level == wanted) for wanted in range(len(tree.ranks))]
+        self.top = [sorted(node for level, node in above if level == wanted) for wanted in range(len(tree.ranks))]
 
     @property
     def logdet(self) -> float:
@@ -97,7 +105,7 @@ class Sweep:
             add(task.host, C, B)
         only = np.zeros(1, dtype=np.intp)
         for level in reversed(range(len(tree.ranks))):
-            for node in self._top[level]:
+            for node in self.top[level]:
                 C, B = sums.pop((level, node))
                 up_C, up_B = self._eliminate(level, slice(node, node + 1), only, 1, C[None], B[None])
                 if level:
@@ -110,26 +118,31 @@ class Sweep:
         up_C, up_B = np.zeros((n_parents, c, c)), np.zeros((n_parents, c, self.columns))
         eliminate(
             C, B, parents, self.R[level][nodes], self.A[level][nodes], self.b[level][nodes],
-            self._logdet[level][nodes], up_C, up_B,
+            self.message[level][nodes], self._logdet[level][nodes], up_C, up_B,
         )  # fmt: skip
         return up_C, up_B
 
-    def downward(self, visit: Visitor, workers: Workers) -> None:
-        """From R, A and b to the posterior of every leaf group's path, handed to ``visit`` task by task."""
+    def downward(self, visit: Visitor, workers: Workers, watch: Watcher = _watch_nothing) -> None:
+        """From R, A and b to the posterior of every leaf group's path, handed to ``visit`` task by task.
+
+        ``watch`` sees the posterior covariance of every node on the way, each node once.
+        """
         tree = self.tree
         no_factors = np.empty((1, 0, self.columns)), np.empty((1, 0, 0))
         top: dict[tuple[int, int], tuple[Floats, Floats]] = {}
         only = np.zeros(1, dtype=np.intp)
-        for level, nodes in enumerate(self._top):
+        for level, nodes in enumerate(self.top):
             for node in nodes:
                 above = top[level - 1, int(tree.parents[level][node])] if level else no_factors
                 top[level, node] = self._substitute(level, slice(node, node + 1), only, *above)
+                watch(level, slice(node, node + 1), top[level, node][1])
 
         def descend(i: int) -> None:
             task = self.tasks[i]
             Z, P = top[task.host]
             for depth, (nodes, parents) in enumerate(zip(task.nodes, task.parents, strict=True)):
                 Z, P = self._substitute(task.host[0] + 1 + depth, nodes, parents, Z, P)
+                watch(task.host[0] + 1 + depth, nodes, P)
             visit(task, Z, P)
 
         workers.run(descend, len(self.tasks))

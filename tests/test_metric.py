@@ -1,0 +1,102 @@
+"""The scoring metric against the dense Fisher information, block by block."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mlfm._kernels.blocks import leverages
+from mlfm.estimation.metric import Metric
+from mlfm.likelihood import condition, posterior_moments, score
+from mlfm.sweep import Sweep, Tree, Workers
+
+
+def at_case(case, width=None):
+    """A metric at a case's parameters, with its gradient an observation; in group order."""
+    order = case.hierarchy.permutation
+    tree = Tree.of(case.hierarchy.offsets, case.ranks)
+    F, D, Y = case.loadings[order], case.uniquenesses[order], np.ascontiguousarray(case.Y.T[order])
+    h = np.empty_like(D)
+    with Workers(1) as workers:
+        sweep = Sweep(tree, Y.shape[1], width)
+        metric = Metric(sweep)
+        condition(sweep, F, D, Y, workers)
+        dF, dD = score(sweep, F, D, Y, (Y**2).sum(1), Y.shape[1], workers)
+
+        def visit(task, Z, P):
+            own = task.features
+            leverages(F[own], D[own], P, task.leaves, np.empty_like(F[own]), h[own])
+
+        sweep.downward(visit, workers, metric.observe)
+        metric.at(F, D, h)
+        step = metric.apply(dF / len(case.Y), dD / len(case.Y), workers)
+    return tree, F, D, (dF / len(case.Y), dD / len(case.Y)), step
+
+
+def dense(tree, F, D):
+    sigma = np.diag(D)
+    for level, bounds in enumerate(tree.offsets):
+        for a, b in itertools.pairwise(bounds):
+            own = F[a:b, tree.own(level)]
+            sigma[a:b, a:b] += own @ own.T
+    return sigma
+
+
+@pytest.mark.parametrize("width", [None, 2])
+def test_the_information_of_a_node_gives_its_gradient_back(case, width):
+    """Expected information an observation, from the definition: I_ij = 1/2 tr(S^-1 dS_i S^-1 dS_j)."""
+    tree, F, D, (GF, GD), (stepF, stepD) = at_case(case, width)
+    inverse = np.linalg.inv(dense(tree, F, D))
+    for level, bounds in enumerate(tree.offsets):
+        if tree.ranks[level] == 0:
+            continue
+        for a, b in itertools.pairwise(bounds):
+            own, step = F[a:b, tree.own(level)], stepF[a:b, tree.own(level)]
+            # I step = derivative of tr-form: S^-1 (step F' + F step') S^-1 F on the node's block.
+            block = inverse[a:b, a:b]
+            back = block @ (step @ own.T + own @ step.T) @ block @ own
+            np.testing.assert_allclose(back, GF[a:b, tree.own(level)], rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(0.5 * np.diag(inverse) ** 2 * stepD, GD, rtol=1e-10, atol=1e-12)
+
+
+def test_the_formula_used_above_is_the_information():
+    """I_ij by brute force on one small node."""
+    rng = np.random.default_rng(0)
+    F, D = rng.standard_normal((4, 2)), rng.uniform(1, 2, 4)
+    inverse = np.linalg.inv(F @ F.T + np.diag(D))
+    basis = []
+    for i in range(4):
+        for j in range(2):
+            E = np.zeros((4, 2))
+            E[i, j] = 1
+            basis.append(E @ F.T + F @ E.T)
+    information = np.array([[0.5 * np.trace(inverse @ a @ inverse @ b) for b in basis] for a in basis])
+    step = rng.standard_normal((4, 2))
+    back = inverse @ (step @ F.T + F @ step.T) @ inverse @ F
+    np.testing.assert_allclose(information @ step.ravel(), back.ravel(), rtol=1e-12)
+
+
+def test_it_is_an_ascent_direction(case):
+    _, _, _, (GF, GD), (stepF, stepD) = at_case(case)
+    assert np.vdot(GF, stepF) >= 0
+    assert np.vdot(GD, stepD) >= 0
+
+
+def test_posterior_moments_give_the_gradient(case):
+    """V and W of a task are the first and second moments that the gradient is made of."""
+    order = case.hierarchy.permutation
+    tree = Tree.of(case.hierarchy.offsets, case.ranks)
+    F, D, Y = case.loadings[order], case.uniquenesses[order], np.ascontiguousarray(case.Y.T[order])
+    with Workers(1) as workers:
+        sweep = Sweep(tree, Y.shape[1], 3)
+        condition(sweep, F, D, Y, workers)
+        dF, _ = score(sweep, F, D, Y, (Y**2).sum(1), Y.shape[1], workers)
+
+        def visit(task, Z, P):
+            V, W = posterior_moments(task, Z, P, Y, Y.shape[1])
+            for g in range(task.n_leaves):
+                a, b = task.leaves[g : g + 2]
+                own = slice(task.features.start + a, task.features.start + b)
+                np.testing.assert_allclose((V[a:b] - F[own] @ W[g]) / D[own, None], dF[own], rtol=1e-10, atol=1e-10)
+
+        sweep.downward(visit, workers)
