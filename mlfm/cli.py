@@ -80,12 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--method", default="scoring", help="scoring (default), px-em or em")
     fit.add_argument("--maxiter", type=int, metavar="N", help="most evaluations (default: 1000; 50000 for EM)")
     fit.add_argument(
-        "--tol", type=float, default=1e-3, metavar="NATS",
-        help="stop when this much log-likelihood or less is still to be gained (default: %(default)s)",
+        "--tol", type=float, metavar="NATS",
+        help="stop when less log-likelihood than this is still to be gained (default: 1e-4; 0.01 for EM)",
     )  # fmt: skip
     fit.add_argument("--threads", type=int, metavar="N", help="threads (default: all that may be used)")
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random start (default: %(default)s)")
-    fit.add_argument("--out", metavar="DIR", help="also write summary, loadings, uniquenesses and variance shares here")
+    fit.add_argument("--out", metavar="DIR", help="also write summary, loadings, uniquenesses, shares and results here")
     fit.add_argument("--quiet", action="store_true", help="no progress bar")
     fit.set_defaults(run=_fit)
 
@@ -104,6 +104,7 @@ def _datasets(arguments: argparse.Namespace) -> int:
 
 def _fit(arguments: argparse.Namespace) -> int:
     ranks = _parse_ranks(arguments.ranks)
+    _check_names(arguments)
     endog, groups = _read_input(arguments)
     levels = [level for level in groups.columns if level in ranks]
     unknown = [level for level in ranks if level not in ("global", *groups.columns)]
@@ -137,6 +138,16 @@ def _fit(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         _write(results, Path(arguments.out))
     return 0
+
+
+def _check_names(arguments: argparse.Namespace) -> None:
+    """Names that the fit would refuse, before data are read for nothing."""
+    from mlfm.estimation import METHODS, STARTS
+
+    for option, known in (("start", STARTS), ("method", METHODS)):
+        given = getattr(arguments, option)
+        if given is not None and given not in known:
+            raise BadInput(f"--{option}: must be one of {listing(known)}, not {given!r}")
 
 
 def _parse_ranks(text: str) -> dict[str, int]:

@@ -22,10 +22,11 @@ Floats = NDArray[np.float64]
 
 
 class MultilevelCovariance:
-    """Sigma = F_1 F_1' + .. + F_L F_L' + D, with F_l block diagonal over the groups of level l.
+    """Covariance of a multilevel factor model as linear algebra, linear in the number of features.
 
-    Nothing of size n x n is ever formed (but by :meth:`to_dense`): products, solves, the log-determinant and the
-    diagonals cost O(n r) to O(n r^2) for n features with r factors each. Objects are frozen.
+    Sigma = F_1 F_1' + .. + F_L F_L' + D, with F_l block diagonal over the groups of level l. Nothing of size n x n is
+    ever formed (but by :meth:`to_dense`): products, solves, the log-determinant and the diagonals cost O(n r) to O(n
+    r^2) for n features with r factors each. Objects are frozen.
 
     Parameters
     ----------

@@ -31,10 +31,11 @@ TRENDS = ("c", "n")
 
 
 class MultilevelFactorModel(LikelihoodModel):
-    """Multilevel factor model y = mu + F_1 z_1 + .. + F_L z_L + e, fitted by maximum likelihood.
+    """Multilevel factor model for features in nested groups, fitted by maximum likelihood.
 
-    The features sit in nested groups: level 1 is the global group of all features, each later level refines the
-    one before. Every group of level l has ``ranks[l]`` factors of its own, on which only its features load, so
+    y = mu + F_1 z_1 + .. + F_L z_L + e. The features sit in nested groups: level 1 is the global group of all
+    features, each later level refines the one before. Every group of level l has ``ranks[l]`` factors of its own, on
+    which only its features load, so
 
         Sigma = F_1 F_1' + .. + F_L F_L' + D
 
@@ -227,7 +228,7 @@ class MultilevelFactorModel(LikelihoodModel):
         start_params: ArrayLike | None = None,
         method: str = "scoring",
         maxiter: int | None = None,
-        tol: float = 1e-3,
+        tol: float | None = None,
         n_threads: int | None = None,
         disp: bool = False,
         callback: Callable[[Evaluation], object] | None = None,
@@ -249,10 +250,10 @@ class MultilevelFactorModel(LikelihoodModel):
             evaluations where the EM methods need thousands. The likelihood never falls with any of them.
         maxiter : int, optional
             Most evaluations of the likelihood after the first; by default 1000, for the EM methods 50 000.
-        tol : float
+        tol : float, optional
             Stop once the log-likelihood still to be gained (total, in nats) is expected to be less than this, three
-            times in a row. The expectation is the Newton decrement for scoring, Aitken's extrapolation for the EM
-            methods.
+            times in a row. By default 1e-4, for the EM methods 0.01. The expectation is half the Newton decrement
+            for scoring, Aitken's extrapolation for the EM methods; on a plateau both can be too small.
         n_threads : int, optional
             Threads; by default as many as the process may use. Results do not depend on it.
         disp : bool
@@ -277,8 +278,9 @@ class MultilevelFactorModel(LikelihoodModel):
             raise ValueError(f"start must be one of {listing(STARTS)}, not {start!r}")
         if method not in METHODS:
             raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
-        climb, most = METHODS[method]
-        maxiter = most if maxiter is None else maxiter
+        climb, usual_maxiter, usual_tol = METHODS[method]
+        maxiter = usual_maxiter if maxiter is None else maxiter
+        tol = usual_tol if tol is None else tol
         if isinstance(maxiter, bool) or int(maxiter) != maxiter or maxiter < 0:
             raise ValueError(f"maxiter must be a whole number, 0 or more, not {maxiter!r}")
         if not tol >= 0:

@@ -46,6 +46,12 @@ class MultilevelFactorResults(LikelihoodModelResults):
         Feature means; None with trend "n".
     on_floor : Index
         Features whose uniqueness ended on its floor.
+    unidentified : list
+        Groups that the data cannot identify, with the reason.
+    uniqueness_floor : float
+        Smallest uniqueness allowed, as a share of the feature's variance.
+    trend : str
+        "c" if means were estimated, else "n".
     record : FitRecord
         How the fit went.
     """
@@ -167,12 +173,12 @@ class MultilevelFactorResults(LikelihoodModelResults):
         >>> import mlfm
         >>> data = mlfm.datasets.load("abilities")
         >>> model = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1])
-        >>> model.fit().variance_explained()["mean_share"].round(2)
+        >>> model.fit().variance_explained()["share"].round(2)
         level
         global     0.25
-        ability    0.20
+        ability    0.21
         unique     0.54
-        Name: mean_share, dtype: float64
+        Name: share, dtype: float64
         """
         squares = self.loadings.pow(2).T.groupby(level=0, sort=False).sum().T
         squares = squares.reindex(columns=list(self.hierarchy.levels), fill_value=0.0)
@@ -201,8 +207,13 @@ class MultilevelFactorResults(LikelihoodModelResults):
         raise ValueError(f"by must be 'level' or 'group', not {by!r}")
 
     def cov_params(self, *arguments: Any, **options: Any) -> np.ndarray:
-        """Not there yet: this version estimates no standard errors, and ``bse`` is not a number."""
-        raise NotImplementedError("the covariance of the estimates is not available in this version of mlfm")
+        """Not there yet, and so neither are standard errors, tests and intervals."""
+        raise NotImplementedError("standard errors are not available in this version of mlfm")
+
+    @property
+    def bse(self) -> pd.Series:
+        """Not there yet."""
+        raise NotImplementedError("standard errors are not available in this version of mlfm")
 
     def __repr__(self) -> str:
         state = "converged" if self.converged else "NOT converged"

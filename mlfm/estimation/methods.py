@@ -23,14 +23,18 @@ Climb = Callable[
 
 
 class Method(NamedTuple):
-    """How to climb, and how many evaluations (steps, for EM) it may take unless told otherwise."""
+    """How to climb, and unless told otherwise how many evaluations it may take, and when it is there.
+
+    The EM methods creep where scoring steps: the same tolerance would keep them for hours.
+    """
 
     climb: Climb
     maxiter: int
+    tol: float
 
 
 METHODS: dict[str, Method] = {
-    "scoring": Method(scoring, 1_000),
-    "px-em": Method(partial(ascend, update=px_em_update), 50_000),
-    "em": Method(partial(ascend, update=em_update), 50_000),
+    "scoring": Method(scoring, 1_000, 1e-4),
+    "px-em": Method(partial(ascend, update=px_em_update), 50_000, 1e-2),
+    "em": Method(partial(ascend, update=em_update), 50_000, 1e-2),
 }

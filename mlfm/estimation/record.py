@@ -11,9 +11,18 @@ import pandas as pd
 class Evaluation(NamedTuple):
     """One evaluation of the log-likelihood during a fit.
 
-    ``projected_gain`` is the log-likelihood (total, in nats) that the fit expects still to gain from here; infinite
-    while nothing can be said. ``step`` is the kind of step that led here; where ``accepted`` is False it gained too
-    little and was taken back.
+    Attributes
+    ----------
+    evaluation : int
+        Counted from 0, the start.
+    llf : float
+        Log-likelihood of all observations, in nats.
+    projected_gain : float
+        The log-likelihood that the fit expects still to gain from here; infinite while nothing can be said.
+    step : str
+        The kind of step that led here: "start", "resumed", "quasi-newton", "scoring", "px-em" or "em".
+    accepted : bool
+        False for a step that gained too little and was taken back.
     """
 
     evaluation: int
@@ -31,6 +40,10 @@ class FitRecord:
     ----------
     method, start : str
         The method, and where it began.
+    maxiter, tol : int, float
+        When to give up, and when to stop.
+    n_threads : int
+        Threads that were used; they change the time and nothing else.
     converged : bool
         True only if the criterion was met: the projected gain stayed below ``tol``.
     reason : str
@@ -41,6 +54,8 @@ class FitRecord:
         Log-likelihood reached from each start that was tried.
     elsewhere : int
         Evaluations spent on starts that were given up.
+    seconds : float
+        Wall-clock time.
     score_norm : float
         Largest derivative of the log-likelihood, per observation, at the end, by parameters in units of their
         feature's standard deviation (variance); a uniqueness that is pressed against its floor does not count.

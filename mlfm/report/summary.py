@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 WIDTH = 78
 FEATURES_A_FACTOR = 3
 FACTORS_A_LEVEL = 12
+STUB = 22  # the width of names of groups
 
 
 def summary(results: MultilevelFactorResults) -> Summary:
@@ -30,7 +32,7 @@ def summary(results: MultilevelFactorResults) -> Summary:
     out.tables.append(_levels(results))
     if results.loadings.shape[1]:
         out.tables.append(_largest_loadings(results))
-    out.add_extra_txt(list(_notes(results)))
+    out.add_extra_txt([line for note in _notes(results) for line in wrap(note, WIDTH + 2, subsequent_indent="  ")])
     return out
 
 
@@ -74,49 +76,57 @@ def _levels(results: MultilevelFactorResults) -> SimpleTable:
     rows.append(["", "", "", f"{results.hierarchy.n_features}", f"{shares['unique']:.4f}"])
     stubs = [_cut(str(level), 16) for level in results.hierarchy.levels] + ["(unique)"]
     headers = ["groups", "features min/med/max", "rank", "parameters", "share of var."]
-    widths = [max(map(len, stubs)), 0, len(headers[1]), 6, 11, 13]
-    widths[1] = WIDTH - sum(widths) - len(headers)  # one space between columns
-    return SimpleTable(rows, headers=headers, stubs=stubs, txt_fmt={**fmt_params, "colwidths": widths})
+    # What is left of the width goes to the first column.
+    widths = [max(map(len, stubs)), 6, len(headers[1]), 6, 11, 13]
+    widths[1] += WIDTH - len(_table(rows, headers, stubs, colwidths=widths).as_text().splitlines()[0])
+    return _table(rows, headers, stubs, colwidths=widths)
+
+
+def _table(rows: list[list[str]], headers: list[str], stubs: list[str], **format_: object) -> SimpleTable:
+    return SimpleTable(rows, headers=headers, stubs=stubs, txt_fmt={**fmt_params, **format_})
 
 
 def _largest_loadings(results: MultilevelFactorResults) -> SimpleTable:
     lines = list(_factor_lines(results))
     stubs = [stub for stub, _ in lines]
-    # Cells of equal length fill the width, so that the rules of all tables match.
-    width = (WIDTH - max(map(len, stubs))) // FEATURES_A_FACTOR - 1
-    rows = [
-        [_cell(*cell, width) if cell else " " * width for cell in (*cells, *[None] * FEATURES_A_FACTOR)][
-            :FEATURES_A_FACTOR
-        ]
-        for _, cells in lines
-    ]
-    format_ = {**fmt_params, "data_aligns": "l", "header_align": "l", "colwidths": 1}
+    room = WIDTH - max(map(len, stubs))
+    # Three features for each factor, or two where three names would have to be cut.
+    longest = max(len(f"{feature} {value}") for _, cells in lines for feature, value in cells)
+    shown = FEATURES_A_FACTOR if longest < room // FEATURES_A_FACTOR else FEATURES_A_FACTOR - 1
     headers = ["largest loadings", *[""] * (FEATURES_A_FACTOR - 1)]
-    return SimpleTable(rows, headers=headers, stubs=stubs, txt_fmt=format_)
+    # LaTeX wants as many columns as the header has, whether or not they are used.
+    blank = [" "] * (FEATURES_A_FACTOR - shown)
+    room -= 2 * len(blank)
+    width = room // shown - 1
+    widths = [*[width] * (shown - 1), room - (shown - 1) * (width + 1) - 1]
+    rows = []
+    for _, cells in lines:
+        texts = [_cell(*cell, width) for cell in cells[:shown]] + [""] * (shown - len(cells))
+        # Cells of equal length fill the width, so that the rules of all tables match.
+        rows.append([text.ljust(full) for text, full in zip(texts, widths, strict=True)] + blank)
+    return _table(rows, headers, stubs, data_fmts=["%s"], data_aligns="l", header_align="l", colwidths=1)
 
 
 def _factor_lines(results: MultilevelFactorResults) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """For each factor its name and its features with the largest loadings relative to their spread."""
+    """A line for each level; under it one for each factor, with the features that load most on it."""
     loadings, hierarchy = results.loadings, results.hierarchy
     spread = np.sqrt((loadings**2).sum(axis=1) + results.uniquenesses)
     for level, rank in results.ranks.items():
         if rank == 0:
             continue
-        shown = 0
         groups = hierarchy.groups(level)
+        if level != GLOBAL:
+            yield f"{_cut(str(level), STUB - 1)}:", []
         labels = Counter(_last(group) for group in groups)
-        for group, members in groups.items():
-            if shown + rank > FACTORS_A_LEVEL and shown:
-                break
+        shown = max(1, FACTORS_A_LEVEL // rank)
+        for group, members in list(groups.items())[:shown]:
             for factor in range(1, rank + 1):
                 own = loadings.loc[members, (level, factor)]
                 top = (own / spread[members]).abs().nlargest(FEATURES_A_FACTOR).index
                 cells = [(str(feature), f"{own[feature]:.3g}") for feature in top]
                 yield _factor_name(level, _name(group, labels), factor if rank > 1 else None), cells
-            shown += rank
-        left = len(groups) * rank - shown
-        if left > 0:
-            yield f"{_cut(str(level), 12)}: {left} more", []
+        if len(groups) > shown:
+            yield f"  ({len(groups) - shown} more)", []
 
 
 def _last(group: Hashable) -> Hashable:
@@ -133,16 +143,19 @@ def _name(group: Hashable, labels: Counter[Hashable]) -> str:
 
 def _factor_name(level: Hashable, name: str, factor: int | None) -> str:
     number = "" if factor is None else f" {factor}"
-    prefix = "" if level == GLOBAL else f"{_cut(str(level), 10)} "
-    return f"{prefix}{_cut(name, 28 - len(prefix) - len(number))}{number}"
+    indent = "" if level == GLOBAL else "  "
+    return f"{indent}{_cut(name, STUB - len(indent) - len(number))}{number}"
 
 
 def _cell(feature: str, value: str, width: int) -> str:
-    return f"{_cut(feature, width - len(value) - 1)} {value}".ljust(width)
+    return f"{_cut(feature, width - len(value) - 1)} {value}"
 
 
 def _notes(results: MultilevelFactorResults) -> Iterator[str]:
-    yield "Loadings in canonical rotation; groups and features are those of columns."
+    yield (
+        "Loadings in canonical rotation, in the data's units, listed by size relative to the feature's "
+        "standard deviation. Levels are of features, not of observations."
+    )
     if not results.converged:
         yield f"The fit did NOT converge: {results.record.reason}."
     if len(results.on_floor):
