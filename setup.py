@@ -6,7 +6,7 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = ["blocks", "tree"]
+KERNELS = ["blocks", "pairs", "tree"]
 
 # MLFM_DEBUG=1 builds kernels that check every index.
 debug = os.environ.get("MLFM_DEBUG", "0") == "1"
@@ -37,4 +37,4 @@ extensions = [
     for name in KERNELS
 ]
 
-setup(ext_modules=cythonize(extensions, compiler_directives=directives, force=debug))
+setup(ext_modules=cythonize(extensions, compiler_directives=directives, force=True))

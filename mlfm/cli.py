@@ -38,6 +38,8 @@ class BadInput(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code: 0, or 2 for bad input."""
     arguments = _parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without the characters of a name gets question marks
     try:
         return int(arguments.run(arguments))
     except BadInput as error:
@@ -105,6 +107,7 @@ def _datasets(arguments: argparse.Namespace) -> int:
 def _fit(arguments: argparse.Namespace) -> int:
     ranks = _parse_ranks(arguments.ranks)
     _check_names(arguments)
+    out = None if arguments.out is None else _made(Path(arguments.out))
     endog, groups = _read_input(arguments)
     levels = [level for level in groups.columns if level in ranks]
     unknown = [level for level in ranks if level not in ("global", *groups.columns)]
@@ -123,6 +126,9 @@ def _fit(arguments: argparse.Namespace) -> int:
             model = MultilevelFactorModel(
                 endog, hierarchy=groups[levels], ranks=ranks, trend=arguments.trend, missing=arguments.missing
             )
+        except (ValueError, TypeError) as error:
+            raise BadInput(str(error)) from error
+        try:
             results = model.fit(
                 start=arguments.start,
                 method=arguments.method,
@@ -132,11 +138,11 @@ def _fit(arguments: argparse.Namespace) -> int:
                 rng=arguments.seed,
                 disp=sys.stderr.isatty() and not arguments.quiet,
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, FloatingPointError) as error:
             raise BadInput(str(error)) from error
     print(results.summary())
-    if arguments.out is not None:
-        _write(results, Path(arguments.out))
+    if out is not None:
+        _write(results, out)
     return 0
 
 
@@ -196,7 +202,7 @@ def _read_table(name: str, argument: str, *, text: bool) -> pd.DataFrame:
     try:
         if Path(name).suffix in (".parquet", ".pq"):
             table = pd.read_parquet(name)
-            if isinstance(table.index, pd.RangeIndex) and (text or not _is_numeric(table.iloc[:, 0])):
+            if isinstance(table.index, pd.RangeIndex) and table.index.name is None and table.shape[1]:
                 table = table.set_index(table.columns[0])
         else:
             table = pd.read_csv(name, index_col=0, **options)
@@ -211,15 +217,18 @@ def _read_table(name: str, argument: str, *, text: bool) -> pd.DataFrame:
     return table
 
 
-def _is_numeric(column: pd.Series) -> bool:
-    import pandas as pd
-
-    return pd.api.types.is_numeric_dtype(column.dtype)
+def _made(out: Path) -> Path:
+    """The directory, made before a long fit rather than after it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "summary.txt").touch()
+    except OSError as error:
+        raise BadInput(f"--out: cannot write to {out}: {error}") from error
+    return out
 
 
 def _write(results: MultilevelFactorResults, out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
         loadings = results.loadings.copy()
         loadings.columns = [f"{level}_{factor}" for level, factor in loadings.columns]
         loadings.rename_axis("feature").to_csv(out / "loadings.csv")

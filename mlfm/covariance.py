@@ -11,9 +11,11 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mlfm._kernels.blocks import expand, inverse_factors, project
+from mlfm.alignment import positions
+from mlfm.arrays import real_array
 from mlfm.hierarchy import Hierarchy
 from mlfm.likelihood import condition, loglike, solve
-from mlfm.parameters import loadings_array, positions, uniqueness_array
+from mlfm.parameters import loadings_array, uniqueness_array
 from mlfm.ranks import Ranks, factor_columns, ranks_by_level
 from mlfm.sweep import Sweep, Tree, Workers
 from mlfm.wording import listing
@@ -202,7 +204,7 @@ class MultilevelCovariance:
         if isinstance(Y, pd.DataFrame):
             data, _ = self._incoming(Y.T, "Y")
         else:
-            array = np.asarray(Y, dtype=float)
+            array = real_array(Y, "Y")
             if array.ndim != 2:
                 raise ValueError(f"Y: a matrix with a row an observation is needed, not {array.ndim} dimensions")
             data, _ = self._incoming(array.T, "Y")
@@ -227,10 +229,10 @@ class MultilevelCovariance:
         features = self._hierarchy.features
         if isinstance(x, (pd.Series, pd.DataFrame)):
             where: NDArray[np.intp] | None = positions(x.index, features, name)
-            values = x.to_numpy(dtype=float)[where]
+            values = real_array(x, name)[where]
         else:
             where = None
-            values = np.asarray(x, dtype=float)
+            values = real_array(x, name)
         if values.ndim not in (1, 2) or values.shape[0] != len(features):
             wanted = f"({len(features)},) or ({len(features)}, k)"
             raise ValueError(f"{name}: shape {wanted} is needed, not {values.shape}")

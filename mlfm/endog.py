@@ -10,18 +10,24 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlfm.alignment import match
+from mlfm.arrays import real_array
 from mlfm.exceptions import DroppedObservationsWarning
 from mlfm.hierarchy import Hierarchy
 from mlfm.wording import count, listing
 
 Floats = NDArray[np.float64]
 MISSING = ("raise", "drop")
+# Beyond these, sums of squares of a feature leave the range of floating point numbers.
+LARGEST, SMALLEST = 1e140, 1e-140
 
 
 def match_hierarchy(
     endog: Any, hierarchy: Hierarchy | pd.DataFrame | pd.Index | Sequence[Hashable] | None
 ) -> Hierarchy:
     """The hierarchy of the data's columns, in their order."""
+    if not isinstance(endog, pd.DataFrame) and hasattr(endog, "columns"):
+        raise TypeError(f"endog: a pandas DataFrame or an array is needed, not {type(endog).__module__} data")
     if isinstance(endog, pd.DataFrame):
         columns = endog.columns
         if hierarchy is None:
@@ -33,19 +39,24 @@ def match_hierarchy(
         if features.has_duplicates:
             twice = features[features.duplicated()].unique()
             raise ValueError(f"endog: feature names occur more than once: {listing(twice)}")
-        strange = features[~features.isin(given.features)]
-        absent = given.features[~given.features.isin(features)]
+        _, strange, absent = match(features, given.features)
         if len(strange) or len(absent):
             raise ValueError(
                 f"hierarchy: does not match the columns of endog; in endog and not in the hierarchy: "
                 f"{listing(strange) or 'none'}; in the hierarchy and not in endog: {listing(absent) or 'none'}"
             )
         return given.reindex(features)
+    ndim = np.ndim(endog) if not isinstance(endog, (dict, str)) else 0
+    if ndim != 2:
+        raise ValueError(
+            f"endog: a matrix is needed (observations x features), not {type(endog).__name__} of {ndim} dimensions"
+        )
     array = np.asarray(endog)
-    if array.ndim != 2:
-        raise ValueError(f"endog: a matrix is needed (observations x features), not {array.ndim} dimensions")
     if hierarchy is None or isinstance(hierarchy, (list, tuple)):
-        raise TypeError("hierarchy: needed when endog is an array, whose columns have no labels")
+        raise TypeError(
+            "hierarchy: needed when endog is an array, whose columns have no labels; "
+            "for a flat model give Hierarchy(pd.RangeIndex(number_of_columns))"
+        )
     given = _as_hierarchy(hierarchy)
     if array.shape[1] != given.n_features:
         raise ValueError(f"endog: {array.shape[1]} columns, but the hierarchy has {count(given.n_features, 'feature')}")
@@ -68,33 +79,39 @@ def checked_values(endog: Any, features: pd.Index, missing: str) -> tuple[Floats
     if missing not in MISSING:
         raise ValueError(f"missing must be one of {listing(MISSING)}, not {missing!r}")
     if isinstance(endog, pd.DataFrame):
-        wrong = [
-            feature
-            for feature, dtype in zip(features, endog.dtypes, strict=True)
-            if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_complex_dtype(dtype)
-        ]
-        if wrong:
+        odd = [dtype for dtype in set(endog.dtypes) if not _is_real(dtype)]
+        if odd:
+            wrong = features[endog.dtypes.isin(odd).to_numpy()]
             raise TypeError(f"endog: columns are not numeric: {listing(wrong)}; convert or drop them")
         values = np.array(endog.to_numpy(dtype=float, na_value=np.nan), order="C")
         index = endog.index
     else:
-        array = np.asarray(endog)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"endog: numbers are needed, not an array of {array.dtype}")
-        values = np.array(array, dtype=float, order="C")
+        values = real_array(endog, "endog")
         index = pd.RangeIndex(len(values))
 
     infinite = np.isinf(values).any(axis=0)
     if infinite.any():
-        raise ValueError(f"endog: infinite values in columns {listing(features[infinite])}")
+        raise ValueError(
+            f"endog: infinite values in columns {listing(features[infinite])}; make them missing, or leave them out"
+        )
     values, index = _without_missing(values, index, features, missing)
     if len(values) < 2:
         raise ValueError(f"endog: at least 2 observations are needed, not {len(values)}")
     extent, size = np.ptp(values, axis=0), np.abs(values).max(axis=0)
+    extreme = (size > LARGEST) | ((extent > 0) & (extent < SMALLEST))
+    if extreme.any():
+        raise ValueError(
+            f"endog: columns with values beyond {LARGEST:g}, or that vary by less than {SMALLEST:g}: "
+            f"{listing(features[extreme])}; use other units"
+        )
     constant = extent <= 8 * np.finfo(float).eps * size
     if constant.any():
         raise ValueError(f"endog: columns do not vary: {listing(features[constant])}; drop them")
     return values, index
+
+
+def _is_real(dtype: Any) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype))
 
 
 def _without_missing(values: Floats, index: pd.Index, features: pd.Index, missing: str) -> tuple[Floats, pd.Index]:

@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 from mlfm.wording import count, listing
 
 GLOBAL = "global"
+UNIQUE = "unique"
+RESERVED = {
+    GLOBAL: "that is the name of the first level, which holds every feature and is always there",
+    UNIQUE: "that is the name of the variance that belongs to no level",
+}
 
 
 class Hierarchy:
@@ -36,7 +41,7 @@ class Hierarchy:
         If the labels are of another type or cannot be hashed.
     ValueError
         If a label is missing or empty, a feature occurs twice, or a level is unknown, occurs twice, or is called
-        "global" (the name of the first level, which is always there).
+        "global" (the first level, which is always there) or "unique" (the variance that belongs to no level).
 
     Notes
     -----
@@ -84,11 +89,9 @@ class Hierarchy:
             frame = _label_frame(labels)
             if levels is not None:
                 frame = frame.loc[:, _chosen(levels, frame.columns)]
-        if GLOBAL in frame.columns:
-            raise ValueError(
-                f"a level cannot be called {GLOBAL!r}: that is the name of the first level, which holds every "
-                "feature and is always there; rename or drop the column"
-            )
+        for name, meaning in RESERVED.items():
+            if name in frame.columns:
+                raise ValueError(f"a level cannot be called {name!r}: {meaning}; rename or drop the column")
         if frame.columns.has_duplicates:
             raise ValueError(f"levels occur twice: {listing(frame.columns[frame.columns.duplicated()].unique())}")
         _check_features(frame.index)
@@ -177,6 +180,7 @@ class Hierarchy:
             In group order; features in the user's order.
         """
         bounds = self._offsets[self.position(level)]
+        # In the user's order inside each group.
         members = (self._features[np.sort(self._permutation[a:b])] for a, b in itertools.pairwise(bounds))
         return dict(zip(self.paths(level), members, strict=True))
 
@@ -238,8 +242,7 @@ class Hierarchy:
             return NotImplemented
         return (
             self._levels == other._levels
-            and len(self._features) == len(other._features)
-            and bool((self._features == other._features).all())
+            and self._features.equals(other._features)
             and all(list(mine) == list(theirs) for mine, theirs in zip(self._labels, other._labels, strict=True))
         )
 

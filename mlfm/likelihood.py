@@ -56,7 +56,7 @@ def score(
     """Derivatives of the total log-likelihood by F (n x r) and D (n), after :func:`condition`."""
     dF, dD = np.empty_like(F), np.empty_like(D)
 
-    def visit(task: Task, Z: Floats, P: Floats) -> None:
+    def visit(i: int, task: Task, Z: Floats, P: Floats) -> None:
         own = task.features
         V, W = posterior_moments(task, Z, P, Y, nobs)
         gradient(F[own], D[own], V, W, squares[own], nobs, task.leaves, dF[own], dD[own])
@@ -70,7 +70,7 @@ def solve(sweep: Sweep, F: Floats, D: Floats, Y: Floats, workers: Workers) -> Fl
     condition(sweep, F, D, Y, workers)
     out = Y.copy()
 
-    def visit(task: Task, Z: Floats, P: Floats) -> None:
+    def visit(i: int, task: Task, Z: Floats, P: Floats) -> None:
         own = task.features
         expand(F[own], Z, task.leaves, -1.0, out[own])
         out[own] /= D[own, None]

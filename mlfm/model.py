@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import time
 import warnings
 from collections.abc import Callable, Hashable, Sequence
@@ -12,6 +13,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from statsmodels.base.model import LikelihoodModel
 
+from mlfm.alignment import positions
 from mlfm.endog import checked_values, match_hierarchy
 from mlfm.estimation import METHODS, STARTS, Evaluation, FitRecord, Problem, maximise
 from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, UniquenessFloorWarning
@@ -28,6 +30,8 @@ from mlfm.wording import count, listing
 
 Floats = NDArray[np.float64]
 TRENDS = ("c", "n")
+# Uniquenesses much smaller than the rounding of the variances they are part of are numbers without a meaning.
+LEAST_FLOOR = 1e-10
 
 
 class MultilevelFactorModel(LikelihoodModel):
@@ -57,7 +61,7 @@ class MultilevelFactorModel(LikelihoodModel):
     missing : {"raise", "drop"}
         Missing values are an error, or their observations are left out, with a warning that says how many.
     uniqueness_floor : float
-        Smallest uniqueness allowed, as a share of the feature's variance, between 0 and 1.
+        Smallest uniqueness allowed, as a share of the feature's variance; between 1e-10 and 1.
 
     Raises
     ------
@@ -102,8 +106,10 @@ class MultilevelFactorModel(LikelihoodModel):
     ) -> None:
         if trend not in TRENDS:
             raise ValueError(f"trend must be one of {listing(TRENDS)}, not {trend!r}")
-        if not 0 < uniqueness_floor < 1:
-            raise ValueError(f"uniqueness_floor must lie between 0 and 1, not {uniqueness_floor!r}")
+        if not _is_number(uniqueness_floor) or not LEAST_FLOOR <= float(uniqueness_floor) < 1:
+            raise ValueError(f"uniqueness_floor must lie between {LEAST_FLOOR:g} and 1, not {uniqueness_floor!r}")
+        if hasattr(endog, "to_pandas"):
+            endog = endog.to_pandas()  # Arrow, Polars
         self.hierarchy = match_hierarchy(endog, hierarchy)
         self._ranks = ranks_by_level(ranks, self.hierarchy)
         values, index = checked_values(endog, self.hierarchy.features, missing)
@@ -184,7 +190,7 @@ class MultilevelFactorModel(LikelihoodModel):
 
     def unpack(self, params: ArrayLike) -> Parameters:
         """The parts of a parameter vector, labelled; ``model.pack(*model.unpack(params))`` gives it back."""
-        mean, F, D = self._layout.split(params)
+        mean, F, D = self._split(params)
         features = self.hierarchy.features
         return Parameters(
             pd.DataFrame(F.copy(), index=features, columns=factor_columns(self.hierarchy, self._ranks)),
@@ -274,21 +280,28 @@ class MultilevelFactorModel(LikelihoodModel):
         UniquenessFloorWarning
             If uniquenesses ended on their floor (Heywood cases).
         """
-        if start is not None and start not in STARTS:
+        if start is not None and (not isinstance(start, str) or start not in STARTS):
             raise ValueError(f"start must be one of {listing(STARTS)}, not {start!r}")
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
         climb, usual_maxiter, usual_tol = METHODS[method]
         maxiter = usual_maxiter if maxiter is None else maxiter
         tol = usual_tol if tol is None else tol
-        if isinstance(maxiter, bool) or int(maxiter) != maxiter or maxiter < 0:
-            raise ValueError(f"maxiter must be a whole number, 0 or more, not {maxiter!r}")
-        if not tol >= 0:
+        maxiter = _whole_number("maxiter", maxiter, 0)
+        if not _is_number(tol) or not tol >= 0:
             raise ValueError(f"tol must be 0 or more, not {tol!r}")
-        if n_threads is not None and (isinstance(n_threads, bool) or int(n_threads) != n_threads or n_threads < 1):
-            raise ValueError(f"n_threads must be a whole number, 1 or more, or None, not {n_threads!r}")
+        if n_threads is not None:
+            n_threads = _whole_number("n_threads", n_threads, 1)
+        if callback is not None and not callable(callback):
+            raise TypeError(f"callback must be a function of an Evaluation, not {callback!r}")
+        try:
+            seeded = np.random.default_rng(0 if rng is None else rng)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"rng must be a seed (a whole number, 0 or more) or a numpy Generator: {error}") from error
         if start_params is not None:
-            _, F, D = self._layout.split(start_params)
+            if start is not None:
+                raise ValueError("start and start_params both say where to begin; give one of them")
+            _, F, D = self._split(start_params, "start_params")
 
         began = time.perf_counter()
         with Workers(n_threads) as workers, progress_bar(disp) as show:
@@ -304,7 +317,6 @@ class MultilevelFactorModel(LikelihoodModel):
                 if callback is not None:
                     callback(entry)
 
-            seeded = np.random.default_rng(0 if rng is None else rng)
             point = maximise(problem, begin, climb, record, workers, watch, seeded)
             on_floor = point[1] <= problem.floor * (1 + 1e-9)
             F, D = problem.to_units(*point)
@@ -353,12 +365,35 @@ class MultilevelFactorModel(LikelihoodModel):
 
     def _conditioned(self, params: ArrayLike, workers: Workers) -> tuple[Sweep, Floats, Floats, Floats]:
         """A sweep at these parameters, with loadings, uniquenesses and centred data in group order."""
-        mean, F, D = self._layout.split(params)
+        mean, F, D = self._split(params)
         Y = self._centred(mean if self.trend == "c" else None)
         F, D = self._to_group(F), self._to_group(D)
         sweep = Sweep(self._tree, self.nobs)
         condition(sweep, F, D, Y, workers)
         return sweep, F, D, Y
+
+    def _split(self, params: Any, name: str = "params") -> tuple[Floats, Floats, Floats]:
+        """Means, loadings and uniquenesses of a parameter vector; a Series is aligned by its names."""
+        if isinstance(params, pd.Series):
+            params = params.iloc[positions(params.index, pd.Index(self.param_names), name)]
+        return self._layout.split(params, name)
+
+    def hessian(self, params: ArrayLike) -> Floats:
+        """Not there yet."""
+        raise NotImplementedError("the Hessian is not available in this version of mlfm")
+
+    def information(self, params: ArrayLike) -> Floats:
+        """Not there yet."""
+        raise NotImplementedError("the information matrix is not available in this version of mlfm")
+
+    def predict(self, params: ArrayLike, exog: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Not there yet."""
+        raise NotImplementedError("predictions are not available in this version of mlfm")
+
+    @classmethod
+    def from_formula(cls, *args: Any, **kwargs: Any) -> MultilevelFactorModel:
+        """Not there yet."""
+        raise NotImplementedError("formulas are not available in this version of mlfm; call the class itself")
 
     def _to_group(self, array: Any) -> Any:
         return np.ascontiguousarray(array[self.hierarchy.permutation])
@@ -367,3 +402,13 @@ class MultilevelFactorModel(LikelihoodModel):
         out = np.empty_like(array)
         out[self.hierarchy.permutation] = array
         return out
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _whole_number(name: str, value: Any, least: int) -> int:
+    if not _is_number(value) or value != value // 1 or value < least:
+        raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
+    return int(value)

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlfm.alignment import positions
+from mlfm.arrays import real_array
 from mlfm.hierarchy import Hierarchy
+from mlfm.ranks import factor_columns
 from mlfm.wording import listing
 
 Floats = NDArray[np.float64]
@@ -37,20 +40,20 @@ class Layout(NamedTuple):
         parts = [F.ravel(), D] if mean is None else [mean, F.ravel(), D]
         return np.concatenate(parts)
 
-    def split(self, params: Any) -> tuple[Floats, Floats, Floats]:
+    def split(self, params: Any, name: str) -> tuple[Floats, Floats, Floats]:
         """Means, loadings and uniquenesses as views; a ValueError where the vector cannot be parameters."""
-        vector = np.asarray(params, dtype=float)
+        vector = real_array(params, name)
         if vector.shape != (self.size,):
             raise ValueError(
-                f"params: a vector of {self.size} numbers is needed ({self.n_means} means, "
+                f"{name}: a vector of {self.size} numbers is needed ({self.n_means} means, "
                 f"{self.n_features} x {self.n_factors} loadings, {self.n_features} uniquenesses), "
                 f"not an array of shape {vector.shape}"
             )
         if not np.isfinite(vector).all():
-            raise ValueError(f"params: {int((~np.isfinite(vector)).sum())} of them are missing or infinite")
+            raise ValueError(f"{name}: {int((~np.isfinite(vector)).sum())} of them are missing or infinite")
         mean, F, D = self.parts(vector)
         if (D <= 0).any():
-            raise ValueError(f"params: uniquenesses must be positive; {int((D <= 0).sum())} of them are not")
+            raise ValueError(f"{name}: uniquenesses must be positive; {int((D <= 0).sum())} of them are not")
         return mean, F, D
 
     def parts(self, vector: Floats) -> tuple[Floats, Floats, Floats]:
@@ -63,6 +66,8 @@ class Layout(NamedTuple):
 def loadings_array(loadings: Any, hierarchy: Hierarchy, ranks: tuple[int, ...]) -> Floats:
     """Compressed loadings in the hierarchy's feature order, as a new array."""
     wanted = (hierarchy.n_features, sum(ranks))
+    if isinstance(loadings, pd.DataFrame):
+        loadings = loadings.iloc[:, _column_order(loadings.columns, hierarchy, ranks)]
     F = _values(loadings, hierarchy, "loadings")
     if F.shape != wanted:
         raise ValueError(
@@ -71,6 +76,24 @@ def loadings_array(loadings: Any, hierarchy: Hierarchy, ranks: tuple[int, ...]) 
     if not np.isfinite(F).all():
         raise ValueError(f"loadings: {int((~np.isfinite(F)).sum())} values are missing or infinite")
     return F
+
+
+def _column_order(columns: pd.Index, hierarchy: Hierarchy, ranks: tuple[int, ...]) -> NDArray[np.intp]:
+    """Where each factor's column stands among labelled columns.
+
+    They may be labelled (level, factor) in any order, or have names of factors of their own where the levels stand
+    in their order.
+    """
+    wanted = factor_columns(hierarchy, ranks)
+    if isinstance(columns, pd.MultiIndex) and columns.nlevels == 2 and len(columns) == len(wanted):
+        where = columns.get_indexer(wanted) if columns.is_unique else np.full(len(wanted), -1)
+        if (where >= 0).all():
+            return where
+        if list(columns.get_level_values(0)) == list(wanted.get_level_values(0)):
+            return np.arange(len(wanted))
+    raise ValueError(
+        f"loadings: the columns of a DataFrame must be (level, factor), here {listing(wanted)}, not {listing(columns)}"
+    )
 
 
 def uniqueness_array(uniquenesses: Any, hierarchy: Hierarchy) -> Floats:
@@ -102,18 +125,4 @@ def _values(argument: Any, hierarchy: Hierarchy, name: str) -> Floats:
     """A new array of an argument's values; a Series or DataFrame is put in the hierarchy's feature order."""
     if isinstance(argument, (pd.Series, pd.DataFrame)):
         argument = argument.iloc[positions(argument.index, hierarchy.features, name)]
-    return np.array(argument, dtype=float)
-
-
-def positions(index: pd.Index, features: pd.Index, name: str) -> NDArray[np.intp]:
-    """Where in ``index`` each feature stands; a ValueError unless both hold the same labels, once each."""
-    if index.has_duplicates:
-        twice = index[index.duplicated()].unique()
-        raise ValueError(f"{name}: features occur more than once: {listing(twice)}")
-    strange, absent = index[~index.isin(features)], features[~features.isin(index)]
-    if len(strange) or len(absent):
-        raise ValueError(
-            f"{name}: features do not match those of the hierarchy; not in the hierarchy: "
-            f"{listing(strange) or 'none'}; missing: {listing(absent) or 'none'}"
-        )
-    return index.get_indexer(features)
+    return real_array(argument, name)

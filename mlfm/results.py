@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from statsmodels.base.model import LikelihoodModelResults
 
 from mlfm.covariance import MultilevelCovariance
 from mlfm.estimation import FitRecord
+from mlfm.hierarchy import UNIQUE
 from mlfm.inference.counts import free_loadings
 from mlfm.parameters import Parameters
 from mlfm.report.summary import summary as build_summary
@@ -75,9 +77,10 @@ class MultilevelFactorResults(LikelihoodModelResults):
     @cached_property
     def params(self) -> pd.Series:
         """All parameters, named: means, loadings row by row, uniquenesses, in feature order."""
-        features = self.hierarchy.features
+        features = self.hierarchy.features.tolist()
         parts = [self.loadings.to_numpy().ravel(), self.uniquenesses.to_numpy()]
-        names = [f"loading[{f}, {level}, {k}]" for f in features for level, k in self.loadings.columns]
+        columns = self.loadings.columns.tolist()
+        names = [f"loading[{f}, {level}, {k}]" for f in features for level, k in columns]
         names += [f"uniqueness[{f}]" for f in features]
         if self.mean is not None:
             parts.insert(0, self.mean.to_numpy())
@@ -180,40 +183,59 @@ class MultilevelFactorResults(LikelihoodModelResults):
         unique     0.54
         Name: share, dtype: float64
         """
-        squares = self.loadings.pow(2).T.groupby(level=0, sort=False).sum().T
-        squares = squares.reindex(columns=list(self.hierarchy.levels), fill_value=0.0)
-        total = squares.sum(axis=1) + self.uniquenesses
+        squares, D = self.loadings.to_numpy() ** 2, self.uniquenesses.to_numpy()
+        ends = np.cumsum(self.ranks)
+        # Features x levels: what the factors of each level explain of each feature.
+        parts = np.stack([squares[:, e - k : e].sum(axis=1) for e, k in zip(ends, self.ranks, strict=True)], axis=1)
+        total = parts.sum(axis=1) + D
         if by == "level":
-            parts = squares.assign(unique=self.uniquenesses)
+            parts = np.column_stack([parts, D])
             return pd.DataFrame(
                 {
-                    "variance": parts.sum(),
-                    "share": parts.sum() / total.sum(),
-                    "mean_share": parts.div(total, axis=0).mean(),
-                }
-            ).rename_axis("level")
+                    "variance": parts.sum(axis=0),
+                    "share": parts.sum(axis=0) / total.sum(),
+                    "mean_share": (parts / total[:, None]).mean(axis=0),
+                },
+                index=pd.Index([*self.hierarchy.levels, UNIQUE], name="level", dtype=object, tupleize_cols=False),
+            )
         if by == "group":
-            rows, keys = [], []
-            for level in self.hierarchy.levels:
-                for group, members in self.hierarchy.groups(level).items():
-                    variance = squares.loc[members, level].sum()
-                    keys.append((level, group))
-                    rows.append((len(members), variance, variance / total.sum(), variance / total.loc[members].sum()))
+            order = self.hierarchy.permutation
+            levels, names, rows = [], [], []
+            for depth, (level, bounds) in enumerate(zip(self.hierarchy.levels, self.hierarchy.offsets, strict=True)):
+                variance = np.add.reduceat(parts[order, depth], bounds[:-1])
+                within = np.add.reduceat(total[order], bounds[:-1])
+                rows.append([np.diff(bounds), variance, variance / total.sum(), variance / within])
+                names += list(self.hierarchy.paths(level))
+                levels += [level] * len(variance)
             index = pd.MultiIndex.from_arrays(
-                [[level for level, _ in keys], pd.Index([group for _, group in keys], tupleize_cols=False)],
+                [pd.Index(labels, dtype=object, tupleize_cols=False) for labels in (levels, names)],
                 names=["level", "group"],
             )
-            return pd.DataFrame(rows, index=index, columns=["features", "variance", "share", "share_within"])
+            columns = ["features", "variance", "share", "share_within"]
+            table = {
+                name: np.concatenate(column) for name, column in zip(columns, zip(*rows, strict=True), strict=True)
+            }
+            return pd.DataFrame(table, index=index)
         raise ValueError(f"by must be 'level' or 'group', not {by!r}")
 
-    def cov_params(self, *arguments: Any, **options: Any) -> np.ndarray:
+    def cov_params(self, *arguments: Any, **options: Any) -> Any:
         """Not there yet, and so neither are standard errors, tests and intervals."""
-        raise NotImplementedError("standard errors are not available in this version of mlfm")
+        raise NotImplementedError("standard errors and tests are not available in this version of mlfm")
+
+    t_test = f_test = wald_test = wald_test_terms = t_test_pairwise = cov_params
 
     @property
     def bse(self) -> pd.Series:
         """Not there yet."""
-        raise NotImplementedError("standard errors are not available in this version of mlfm")
+        return self.cov_params()
+
+    def predict(self, *arguments: Any, **options: Any) -> Any:
+        """Not there yet."""
+        raise NotImplementedError("predictions are not available in this version of mlfm")
+
+    def remove_data(self) -> None:
+        """Drop the model, and with it the data; loglike and further fits go with it."""
+        self.model = None
 
     def __repr__(self) -> str:
         state = "converged" if self.converged else "NOT converged"
@@ -230,26 +252,33 @@ class MultilevelFactorResults(LikelihoodModelResults):
         """
         return build_summary(self)
 
-    def save(self, fname: str | Path) -> None:
-        """Write the results to a file, without the data.
+    def save(self, fname: str | Path, remove_data: bool = True) -> None:
+        """Write the results to a file.
 
         Read them again with :func:`mlfm.load`, from files you trust only: the format is Python's pickle.
+
+        Parameters
+        ----------
+        fname : str or Path
+        remove_data : bool
+            Leave out the model, and with it the data, so that the file is small.
         """
+        results = copy.copy(self)
+        if remove_data:
+            results.model = None
+        for derived in ("params", "covariance"):
+            results.__dict__.pop(derived, None)
         with Path(fname).open("wb") as file:
-            pickle.dump(self, file, protocol=5)
+            pickle.dump(results, file, protocol=5)
 
     @classmethod
     def load(cls, fname: str | Path) -> MultilevelFactorResults:
         """Read results written by :meth:`save`."""
         with Path(fname).open("rb") as file:
-            results = pickle.load(file)
+            try:
+                results = pickle.load(file)
+            except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, ValueError) as error:
+                raise ValueError(f"{fname} cannot be read as results of mlfm: {error}") from error
         if not isinstance(results, cls):
             raise TypeError(f"{fname} does not hold results of mlfm, but a {type(results).__name__}")
         return results
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        state["model"] = None
-        for derived in ("params", "covariance"):
-            state.pop(derived, None)
-        return state

@@ -15,10 +15,10 @@ import mlfm
 HOME = Path(mlfm.__file__).parent
 # From the ground up. Modules in one row do not use each other.
 ROOMS = [
-    ["exceptions", "wording"],
-    ["hierarchy", "_kernels"],
-    ["ranks", "parameters", "endog", "sweep"],
-    ["likelihood", "rotation"],
+    ["exceptions", "wording", "arrays"],
+    ["hierarchy", "alignment", "_kernels"],
+    ["ranks", "endog", "sweep"],
+    ["parameters", "likelihood", "rotation"],
     ["covariance", "estimation"],
     ["inference", "progress"],
     ["report"],

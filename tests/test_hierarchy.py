@@ -165,6 +165,7 @@ def test_summary_and_repr():
         (LABELS.set_axis(["a", None, "c", "d", "e", "f"]), ValueError, "1 feature name missing"),
         (LABELS.iloc[:0], ValueError, "no features"),
         (LABELS.rename(columns={"sector": "global"}), ValueError, "cannot be called 'global'"),
+        (LABELS.rename(columns={"industry": "unique"}), ValueError, "cannot be called 'unique'"),
         (LABELS.set_axis(["g", "g"], axis=1), ValueError, "levels occur twice: 'g'"),
         (pd.DataFrame({"g": [["list"], ["list"]]}, index=["a", "b"]), TypeError, "hashable"),
         (LABELS.set_index("sector", append=True), TypeError, "not a MultiIndex"),

@@ -80,7 +80,7 @@ def change(column, value, rows=slice(None)):
         ({"data": DATA.to_numpy()[:, :5], "hierarchy": Hierarchy(GROUPS)}, ValueError, "5 columns.*12 features"),
         ({"data": DATA.to_numpy()[:, 0]}, ValueError, "endog: a matrix is needed"),
         ({"data": DATA.to_numpy()[None]}, ValueError, "endog: a matrix is needed"),
-        ({"data": DATA.to_numpy().astype(str)}, TypeError, "endog: numbers are needed"),
+        ({"data": DATA.to_numpy().astype(str)}, TypeError, "endog: real numbers are needed"),
         ({"data": DATA.to_numpy(), "hierarchy": None}, TypeError, "hierarchy: needed when endog is an array"),
         ({"hierarchy": {"x0": "a"}}, TypeError, "hierarchy must be a Hierarchy"),
         ({"data": with_columns(), "hierarchy": ["nope"]}, ValueError, "unknown levels: 'nope'"),
@@ -98,8 +98,14 @@ def change(column, value, rows=slice(None)):
         ({"ranks": "global=1"}, TypeError, "ranks must map level names"),
         ({"trend": "ct"}, ValueError, "trend must be one of 'c', 'n', not 'ct'"),
         ({"missing": "ignore"}, ValueError, "missing must be one of 'raise', 'drop'"),
-        ({"uniqueness_floor": 0}, ValueError, "uniqueness_floor must lie between 0 and 1"),
-        ({"uniqueness_floor": 1.5}, ValueError, "uniqueness_floor must lie between 0 and 1"),
+        ({"uniqueness_floor": 0}, ValueError, "uniqueness_floor must lie between 1e-10 and 1"),
+        ({"uniqueness_floor": 1e-12}, ValueError, "uniqueness_floor must lie between 1e-10 and 1"),
+        ({"uniqueness_floor": "a"}, ValueError, "uniqueness_floor must lie between 1e-10 and 1"),
+        ({"data": DATA * 1e160}, ValueError, "endog: .*'x0'.*use other units"),
+        ({"data": DATA * 1e-160}, ValueError, "endog: .*'x0'.*use other units"),
+        ({"data": np.ma.masked_less(DATA.to_numpy(), -1)}, TypeError, "endog: a masked array"),
+        ({"data": {"x0": [1, 2]}}, ValueError, "endog: a matrix is needed .*, not dict"),
+        ({"uniqueness_floor": 1.5}, ValueError, "uniqueness_floor must lie between 1e-10 and 1"),
     ],
 )
 def test_bad_input_is_named(options, error, words):
@@ -152,3 +158,22 @@ def test_a_group_smaller_than_its_rank_is_named_and_fitted():
     # One feature cannot have more than one canonical loading, and counts one.
     assert results.loadings.loc["x11"].iloc[1] == pytest.approx(0, abs=1e-12)
     assert results.df_model == 12 + 12 + (2 * 11 - 1) + 1
+
+
+def test_arrow_tables_are_taken_by_name():
+    pyarrow = pytest.importorskip("pyarrow")
+    order = np.random.default_rng(0).permutation(FEATURES)
+    table = pyarrow.Table.from_pandas(DATA[order], preserve_index=False)
+    assert fitted(table) == pytest.approx(fitted(), rel=1e-6)
+    assert model(table).endog_names == list(order)
+
+
+def test_other_labelled_tables_are_refused():
+    class Table:
+        columns = FEATURES
+
+        def __array__(self, dtype=None, copy=None):
+            return DATA.to_numpy()
+
+    with pytest.raises(TypeError, match="endog: a pandas DataFrame or an array is needed"):
+        model(Table())

@@ -166,3 +166,26 @@ def test_dense_oracle_is_itself_right():
     case = make_case([[0] * 3, ["a", "b", "a"]], (1, 1))
     sigma = dense_covariance(case.hierarchy, (1, 1), [[1, 2], [3, 4], [5, 6]], [1, 1, 1])
     np.testing.assert_array_equal(sigma, [[1 + 4 + 1, 3, 5 + 12], [3, 9 + 16 + 1, 15], [5 + 12, 15, 25 + 36 + 1]])
+
+
+def test_a_labelled_vector_is_aligned_by_name():
+    case = make_case([[0] * 4, [0, 0, 1, 1]], (1, 1))
+    model = model_of(case)
+    _, params = parameters(case, model)
+    series = pd.Series(params, index=model.param_names)
+    assert model.loglike(series.iloc[::-1]) == model.loglike(params)
+    np.testing.assert_array_equal(model.pack(*model.unpack(series.sample(frac=1, random_state=0))), params)
+    with pytest.raises(ValueError, match=r"params: labels do not match.*unknown: 0, 1"):
+        model.loglike(pd.Series(params))
+    with pytest.raises(TypeError, match="params: real numbers are needed"):
+        model.loglike(params.astype(complex))
+
+
+def test_what_is_not_there_yet_says_so():
+    case = make_case([[0] * 4, [0, 0, 1, 1]], (1, 1))
+    model = model_of(case)
+    for method in (model.hessian, model.information, model.predict):
+        with pytest.raises(NotImplementedError, match="not available in this version"):
+            method(None)
+    with pytest.raises(NotImplementedError, match="formulas"):
+        MultilevelFactorModel.from_formula("~ 1", None)

@@ -19,18 +19,22 @@ def at_case(case, width=None):
     h = np.empty_like(D)
     with Workers(1) as workers:
         sweep = Sweep(tree, Y.shape[1], width)
-        metric = Metric(sweep)
+        metric = Metric(sweep, 1e-8)
         condition(sweep, F, D, Y, workers)
         dF, dD = score(sweep, F, D, Y, (Y**2).sum(1), Y.shape[1], workers)
 
-        def visit(task, Z, P):
+        def visit(i, task, Z, P):
             own = task.features
             leverages(F[own], D[own], P, task.leaves, np.empty_like(F[own]), h[own])
 
         sweep.downward(visit, workers, metric.observe)
         metric.at(F, D, h)
-        step = metric.apply(dF / len(case.Y), dD / len(case.Y), workers)
-    return tree, F, D, (dF / len(case.Y), dD / len(case.Y)), step
+        GF, GD = dF / len(case.Y), dD / len(case.Y)
+        decrement = metric.decrement(GF, GD, workers)
+        stepF = GF.copy()
+        stepD = metric.apply(stepF, GD, workers)
+    assert decrement == pytest.approx(np.vdot(GF, stepF) + GD @ stepD, rel=1e-9, abs=1e-12)
+    return tree, F, D, (GF, GD), (stepF, stepD)
 
 
 def dense(tree, F, D):
@@ -92,7 +96,7 @@ def test_posterior_moments_give_the_gradient(case):
         condition(sweep, F, D, Y, workers)
         dF, _ = score(sweep, F, D, Y, (Y**2).sum(1), Y.shape[1], workers)
 
-        def visit(task, Z, P):
+        def visit(i, task, Z, P):
             V, W = posterior_moments(task, Z, P, Y, Y.shape[1])
             for g in range(task.n_leaves):
                 a, b = task.leaves[g : g + 2]

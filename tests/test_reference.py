@@ -66,7 +66,7 @@ def test_covariance_at_the_stored_parameters(case, tag, k):
 @pytest.mark.filterwarnings("ignore::mlfm.IdentificationWarning")
 def test_the_whole_em_trace(case, tag):
     z, hierarchy, ranks = read(case)
-    model = MultilevelFactorModel(z["Y"], hierarchy=hierarchy, ranks=ranks, trend="n", uniqueness_floor=1e-14)
+    model = MultilevelFactorModel(z["Y"], hierarchy=hierarchy, ranks=ranks, trend="n", uniqueness_floor=1e-10)
     start = model.pack(stored(z, f"{tag}_F0", ranks), stored(z, f"{tag}_D0", ranks))
     results = model.fit(start_params=start, method="em", maxiter=200, tol=0)
     per_observation = results.history["llf"].to_numpy() / int(z["N"])

@@ -115,7 +115,8 @@ def test_every_shape_has_a_summary(case):
     assert max(map(len, summary.as_text().splitlines()[:8])) <= 80
     summary.as_html()
     summary.as_latex()
-    assert fitted.variance_explained("group")["variance"].sum() >= 0
+    explained = np.trace(fitted.covariance.to_dense()) - fitted.uniquenesses.sum()
+    assert fitted.variance_explained("group")["variance"].sum() == pytest.approx(explained)
 
 
 def test_a_summary_of_long_labels_stays_within_the_page():
@@ -142,6 +143,11 @@ def test_save_and_load(results, tmp_path):
     assert (tmp_path / "many.pickle").stat().st_size < path.stat().st_size + 20_000
     # Saving leaves the results as they were.
     assert results.model is not None
+    whole = pickle.loads(pickle.dumps(results))
+    assert whole.model.loglike(whole.params) == pytest.approx(results.llf, rel=1e-12)
+    (tmp_path / "junk").write_bytes(b"junk")
+    with pytest.raises(ValueError, match="junk cannot be read as results of mlfm"):
+        mlfm.load(tmp_path / "junk")
     with path.open("wb") as file:
         pickle.dump({"not": "results"}, file)
     with pytest.raises(TypeError, match="does not hold results of mlfm, but a dict"):
@@ -167,3 +173,20 @@ def test_flat_labels_that_statsmodels_would_confuse():
     frame = pd.DataFrame(np.random.default_rng(0).standard_normal((40, 12)), columns=columns)
     fitted = MultilevelFactorModel(frame, ranks=[0, 1]).fit(tol=1)
     assert list(fitted.loadings.index) == list(columns.get_level_values(1))
+
+
+def test_level_names_may_be_tuples():
+    labels = CASE.hierarchy.to_frame()
+    labels.columns = pd.Index([("u", "v"), "w"], tupleize_cols=False)
+    fitted = MultilevelFactorModel(CASE.frame, hierarchy=labels, ranks=[2, 1, 0]).fit(tol=1)
+    assert "('u', 'v')" in fitted.summary().as_text()
+    assert len(fitted.variance_explained("group")) == 1 + 3 + 6
+
+
+def test_standard_errors_are_refused_in_words(results):
+    for attribute in ("bse", "tvalues", "pvalues"):
+        with pytest.raises(NotImplementedError, match="standard errors"):
+            getattr(results, attribute)
+    for method in (results.cov_params, results.conf_int, results.t_test, results.wald_test):
+        with pytest.raises(NotImplementedError, match="standard errors"):
+            method()

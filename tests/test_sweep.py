@@ -87,6 +87,57 @@ def test_the_blas_cap_is_shared_and_given_back():
     assert threads() == before
 
 
+def test_the_cap_holds_in_any_thread():
+    """threadpoolctl listens to one thread at a time; the cap must work from another one, and be given back."""
+    import threading
+
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        before, inside = threads(), []
+        with Workers(1):
+            inside.append(threads())
+
+        def elsewhere():
+            with Workers(1):
+                inside.append(threads())
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        first, second = Workers(1), Workers(1)
+        thread = threading.Thread(target=first.__enter__)
+        thread.start()
+        thread.join()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        inside.append(threads())
+        second.__exit__(None, None, None)
+        assert [set(held) for held in inside] == [{1}] * 3
+        assert threads() == before
+
+
+def test_nothing_goes_on_after_a_failure():
+    import time
+
+    running = []
+
+    def work(i):
+        if i == 0:
+            raise FloatingPointError
+        running.append(i)
+        time.sleep(0.05)
+        running.remove(i)
+
+    with Workers(2) as workers:
+        with pytest.raises(FloatingPointError):
+            workers.run(work, 6)
+        assert running == []
+
+
 def test_parameters_that_are_not_finite_are_told():
     case = make_case([[0] * 4], (1,))
     tree, F, D, Y = in_group_order(case)

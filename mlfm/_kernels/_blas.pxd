@@ -3,7 +3,7 @@
 # A row-major matrix is the transpose of the column-major matrix in the same memory, so every wrapper below swaps
 # sides, triangles or operands. When an integer width or a signature changes, this file changes and no other.
 
-from scipy.linalg.cython_blas cimport dgemm, dsyrk, dtrsm
+from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk, dtrsm
 from scipy.linalg.cython_lapack cimport dpotrf, dpotri
 
 ctypedef int blas_int
@@ -96,3 +96,15 @@ cdef inline void mirror_lower(Py_ssize_t n, double *a, Py_ssize_t lda) noexcept 
     for i in range(n):
         for j in range(i):
             a[j * lda + i] = a[i * lda + j]
+
+
+cdef inline double dot(Py_ssize_t n, const double *x, const double *y) noexcept nogil:
+    """x'y."""
+    cdef blas_int size = <blas_int> n, step = 1
+    return ddot(&size, <double *> x, &step, <double *> y, &step)
+
+
+cdef inline void axpy(Py_ssize_t n, double alpha, const double *x, double *y) noexcept nogil:
+    """y += alpha x."""
+    cdef blas_int size = <blas_int> n, step = 1
+    daxpy(&size, &alpha, <double *> x, &step, y, &step)

@@ -271,14 +271,15 @@ def scoring_step(
     const double[:, ::1] F,             # IN   n x r
     const double[::1] D,                # IN   n
     const double[:, ::1] G,             # IN   n x r
-    const double[:, :, ::1] Q,          # IN   k x r x r
+    const double[:, :, ::1] Q,          # IN   k x r x r, block diagonal
     const double[:, :, ::1] S,          # IN   k x r x r
+    const Py_ssize_t[::1] columns,      # IN   levels + 1, of the blocks of Q
     const Py_ssize_t[::1] offsets,      # IN   k + 1
     double[:, ::1] out,                 # OUT  n x r
 ):
     """out_g = D_g G_g Q_g + F_g S_g: what the inverse block information makes of a gradient G."""
-    cdef blas_int r = narrow(F.shape[1]), rows
-    cdef Py_ssize_t g, a, b, i, j
+    cdef blas_int r = narrow(F.shape[1]), rows, o
+    cdef Py_ssize_t g, a, b, i, j, c, level
     if r == 0:
         return
     with nogil:
@@ -287,11 +288,42 @@ def scoring_step(
             rows = <blas_int> (b - a)
             if rows == 0:
                 continue
-            gemm(False, False, rows, r, r, 1.0, &G[a, 0], r, &Q[g, 0, 0], r, 0.0, &out[a, 0], r)
+            for level in range(columns.shape[0] - 1):
+                c, o = columns[level], <blas_int> (columns[level + 1] - columns[level])
+                if o > 0:
+                    gemm(False, False, rows, o, o, 1.0, &G[a, c], r, &Q[g, c, c], r, 0.0, &out[a, c], r)
             for i in range(a, b):
                 for j in range(r):
                     out[i, j] *= D[i]
             gemm(False, False, rows, r, r, 1.0, &F[a, 0], r, &S[g, 0, 0], r, 1.0, &out[a, 0], r)
+
+
+def weighted_norms(
+    const double[::1] D,                # IN   n
+    const double[:, ::1] G,             # IN   n x r
+    const double[:, :, ::1] Q,          # IN   k x r x r, block diagonal
+    const Py_ssize_t[::1] columns,      # IN   levels + 1, of the blocks of Q
+    const Py_ssize_t[::1] offsets,      # IN   k + 1
+    double[:, ::1] work,                # WORK n x r
+    double[::1] out,                    # OUT  n
+):
+    """out_j = D_j G_j Q_g G_j'."""
+    cdef blas_int r = narrow(G.shape[1]), rows, o
+    cdef Py_ssize_t g, a, b, j, c, level
+    with nogil:
+        for g in range(offsets.shape[0] - 1):
+            a, b = offsets[g], offsets[g + 1]
+            rows = <blas_int> (b - a)
+            if r == 0 or rows == 0:
+                out[a:b] = 0.0
+                continue
+            for level in range(columns.shape[0] - 1):
+                c, o = columns[level], <blas_int> (columns[level + 1] - columns[level])
+                if o > 0:
+                    gemm(False, False, rows, o, o, 1.0, &G[a, c], r, &Q[g, c, c], r, 0.0, &work[a, c], r)
+            row_products(rows, r, &work[a, 0], &G[a, 0], &out[a])
+            for j in range(a, b):
+                out[j] *= D[j]
 
 
 def expand(

@@ -60,7 +60,7 @@ def step(problem: Problem, sweep: Sweep, update: Update, workers: Workers) -> tu
     """One step from the parameters that the sweep was conditioned on."""
     F, D = np.empty((len(problem.Y), problem.tree.n_factors)), np.empty(len(problem.Y))
 
-    def visit(task: Task, Z: Floats, P: Floats) -> None:
+    def visit(i: int, task: Task, Z: Floats, P: Floats) -> None:
         own = task.features
         V, W = posterior_moments(task, Z, P, problem.Y, problem.nobs)
         update(V, W, problem.squares[own], problem.nobs, problem.floor[own], task.leaves, F[own], D[own])

@@ -14,26 +14,33 @@ below each node, so that one application takes one product of F' with G, a walk 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import project, scoring_step
-from mlfm.sweep import Sweep, Workers
+from mlfm._kernels.blocks import project, scoring_step, weighted_norms
+from mlfm.sweep import Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
 
-LEAST_INFORMATION = 1e-8  # eigenvalue of C below which a direction is held to be without information
 LEAST_UNIQUE_SHARE = 1e-3  # 1 - h is held above this
 
 
 class Metric:
     """The inverse block information at a point; see the module's docstring.
 
+    ``least_information`` bounds the eigenvalues of C, which lie between 0 (no information about a direction of a
+    group's factors) and 1, from below: it shortens steps where the information is small, as it is for factors that
+    hardly load on anything. At 1 the steps are much like those of EM.
+
     Filled by :meth:`observe` on the way down the tree, completed by :meth:`at`.
     """
 
-    def __init__(self, sweep: Sweep) -> None:
+    def __init__(self, sweep: Sweep, least_information: float) -> None:
+        self._least_information = least_information
         self._sweep, self._tree = sweep, sweep.tree
+        self._columns = np.array(sweep.tree.columns, dtype=np.intp)
         nodes = [sweep.tree.n_nodes(level) for level in range(len(sweep.tree.ranks))]
         self._outer = [np.empty_like(message) for message in sweep.message]
         self._inner = [np.empty((p, o, o)) for p, o in zip(nodes, sweep.tree.ranks, strict=True)]
@@ -44,7 +51,7 @@ class Metric:
         if P.shape[1] == c:
             return  # a root without factors
         values, vectors = np.linalg.eigh(np.eye(P.shape[1] - c) - P[:, c:, c:])
-        inverse = (vectors / np.maximum(values, LEAST_INFORMATION)[:, None, :]) @ vectors.transpose(0, 2, 1)
+        inverse = (vectors / np.maximum(values, self._least_information)[:, None, :]) @ vectors.transpose(0, 2, 1)
         self._inner[level][nodes] = inverse
         if c:
             above, message = P[:, :c, :c], self._sweep.message[level][nodes]
@@ -56,8 +63,35 @@ class Metric:
         self._F, self._D = F, D
         self._variances = 2 * D**2 / np.maximum(1 - h, LEAST_UNIQUE_SHARE) ** 2
 
-    def apply(self, GF: Floats, GD: Floats, workers: Workers) -> tuple[Floats, Floats]:
-        """The scoring step that a gradient by loadings and uniquenesses asks for."""
+    def apply(self, GF: Floats, GD: Floats, workers: Workers) -> Floats:
+        """The scoring step that a gradient by loadings and uniquenesses asks for: GF is overwritten by the loadings'
+        part, and the uniquenesses' part is returned.
+        """
+
+        def visit(task: Task, T: Floats, S: Floats, Q: Floats) -> None:
+            own = task.features
+            step = np.empty_like(GF[own])
+            scoring_step(self._F[own], self._D[own], GF[own], Q, S, self._columns, task.leaves, step)
+            GF[own] = step
+
+        self._walk(GF, workers, visit)
+        return GD * self._variances
+
+    def decrement(self, GF: Floats, GD: Floats, workers: Workers) -> float:
+        """The product of a gradient with its scoring step (the squared Newton decrement), without the step."""
+        parts: dict[int, float] = {}
+
+        def visit(task: Task, T: Floats, S: Floats, Q: Floats) -> None:
+            own = task.features
+            norms = np.empty(own.stop - own.start)
+            weighted_norms(self._D[own], GF[own], Q, self._columns, task.leaves, np.empty_like(GF[own]), norms)
+            parts[own.start] = float(norms.sum() + np.vdot(T, S))
+
+        self._walk(GF, workers, visit)
+        return sum(parts[task.features.start] for task in self._sweep.tasks) + float(GD**2 @ self._variances)
+
+    def _walk(self, GF: Floats, workers: Workers, visit: Callable[[Task, Floats, Floats, Floats], None]) -> None:
+        """Hand ``visit`` each task's T = F'G of leaf groups, and S and Q such that the step is D G Q + F S."""
         tree, tasks = self._tree, self._sweep.tasks
         r = tree.n_factors
         # F'G over the features of every node: of leaf groups first, then summed towards the root.
@@ -90,18 +124,15 @@ class Metric:
             for node in nodes:
                 above = coefficients[level - 1, int(tree.parents[level][node])] if level else nothing
                 coefficients[level, node] = self._extend(level, slice(node, node + 1), only, top[level, node], *above)
-        out = np.empty_like(GF)
 
         def descend(i: int) -> None:
             task = tasks[i]
             S, Q = coefficients[task.host]
             for depth, (nodes, parents) in enumerate(zip(task.nodes, task.parents, strict=True)):
                 S, Q = self._extend(task.host[0] + 1 + depth, nodes, parents, inside[i][depth + 1], S, Q)
-            own = task.features
-            scoring_step(self._F[own], self._D[own], GF[own], Q, S @ Q, task.leaves, out[own])
+            visit(task, inside[i][-1], S @ Q, Q)
 
         workers.run(descend, len(tasks))
-        return out, GD * self._variances
 
     def _extend(
         self, level: int, nodes: slice, parents: NDArray[np.intp], T: Floats, S_parent: Floats, Q_parent: Floats

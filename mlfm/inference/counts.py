@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlfm.hierarchy import Hierarchy
-from mlfm.wording import count
+from mlfm.wording import count, plain
 
 
 class Unidentified(NamedTuple):
@@ -19,7 +19,7 @@ class Unidentified(NamedTuple):
     why: str
 
     def __str__(self) -> str:
-        return f"{self.level} {self.group!r} ({self.why})"
+        return f"{self.level} {plain(self.group)} ({self.why})"
 
 
 def free_loadings(hierarchy: Hierarchy, ranks: Sequence[int]) -> list[int]:

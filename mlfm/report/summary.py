@@ -60,20 +60,14 @@ def _add_header(out: Summary, results: MultilevelFactorResults) -> None:
 
 
 def _levels(results: MultilevelFactorResults) -> SimpleTable:
-    shares = results.variance_explained()["share"]
+    shares = results.variance_explained()["share"].to_numpy()
     sizes, ranks = results.hierarchy.summary(), results.ranks
     free = free_loadings(results.hierarchy, ranks)
     rows = [
-        [
-            f"{sizes.loc[level, 'groups']}",
-            f"{sizes.loc[level, 'smallest']} / {sizes.loc[level, 'median']:g} / {sizes.loc[level, 'largest']}",
-            f"{ranks[level]}",
-            f"{free[depth]}",
-            f"{shares[level]:.4f}",
-        ]
-        for depth, level in enumerate(results.hierarchy.levels)
+        [f"{row.groups}", f"{row.smallest} / {row.median:g} / {row.largest}", f"{rank}", f"{number}", f"{share:.4f}"]
+        for row, rank, number, share in zip(sizes.itertuples(), ranks, free, shares[:-1], strict=True)
     ]
-    rows.append(["", "", "", f"{results.hierarchy.n_features}", f"{shares['unique']:.4f}"])
+    rows.append(["", "", "", f"{results.hierarchy.n_features}", f"{shares[-1]:.4f}"])
     stubs = [_cut(str(level), 16) for level in results.hierarchy.levels] + ["(unique)"]
     headers = ["groups", "features min/med/max", "rank", "parameters", "share of var."]
     # What is left of the width goes to the first column.
@@ -109,24 +103,27 @@ def _largest_loadings(results: MultilevelFactorResults) -> SimpleTable:
 
 def _factor_lines(results: MultilevelFactorResults) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """A line for each level; under it one for each factor, with the features that load most on it."""
-    loadings, hierarchy = results.loadings, results.hierarchy
-    spread = np.sqrt((loadings**2).sum(axis=1) + results.uniquenesses)
-    for level, rank in results.ranks.items():
+    hierarchy, F = results.hierarchy, results.loadings.to_numpy()
+    spread = np.sqrt((F**2).sum(axis=1) + results.uniquenesses.to_numpy())
+    column = 0
+    for level, rank, bounds in zip(hierarchy.levels, results.ranks, hierarchy.offsets, strict=True):
         if rank == 0:
             continue
-        groups = hierarchy.groups(level)
         if level != GLOBAL:
             yield f"{_cut(str(level), STUB - 1)}:", []
+        groups = hierarchy.paths(level)
         labels = Counter(_last(group) for group in groups)
         shown = max(1, FACTORS_A_LEVEL // rank)
-        for group, members in list(groups.items())[:shown]:
-            for factor in range(1, rank + 1):
-                own = loadings.loc[members, (level, factor)]
-                top = (own / spread[members]).abs().nlargest(FEATURES_A_FACTOR).index
-                cells = [(str(feature), f"{own[feature]:.3g}") for feature in top]
-                yield _factor_name(level, _name(group, labels), factor if rank > 1 else None), cells
+        for number, group in enumerate(groups[:shown]):
+            members = np.sort(hierarchy.permutation[bounds[number] : bounds[number + 1]])
+            for factor in range(rank):
+                own = F[members, column + factor]
+                top = np.argsort(-np.abs(own) / spread[members], kind="stable")[:FEATURES_A_FACTOR]
+                cells = [(str(hierarchy.features[members[j]]), f"{own[j]:.3g}") for j in top]
+                yield _factor_name(level, _name(group, labels), factor + 1 if rank > 1 else None), cells
         if len(groups) > shown:
             yield f"  ({len(groups) - shown} more)", []
+        column += rank
 
 
 def _last(group: Hashable) -> Hashable:

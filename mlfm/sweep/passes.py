@@ -16,8 +16,9 @@ Floats = NDArray[np.float64]
 
 #: Fills C (leaves x r x r) and B (leaves x r x columns) of a task's leaf groups, or of its piece of one.
 Moments = Callable[[Task, Floats, Floats], None]
-#: Takes the posterior means Z (leaves x r x columns) and covariances P (leaves x r x r) of a task's leaf groups.
-Visitor = Callable[[Task, Floats, Floats], None]
+#: Takes a task's number, the task, and the posterior means Z (leaves x r x columns) and covariances P (leaves x r x r)
+#: of its leaf groups.
+Visitor = Callable[[int, Task, Floats, Floats], None]
 #: Takes a run of nodes of one level and the posterior covariances of their paths (nodes x path x path).
 Watcher = Callable[[int, slice, Floats], None]
 
@@ -143,7 +144,7 @@ class Sweep:
             for depth, (nodes, parents) in enumerate(zip(task.nodes, task.parents, strict=True)):
                 Z, P = self._substitute(task.host[0] + 1 + depth, nodes, parents, Z, P)
                 watch(task.host[0] + 1 + depth, nodes, P)
-            visit(task, Z, P)
+            visit(i, task, Z, P)
 
         workers.run(descend, len(self.tasks))
 

@@ -6,11 +6,12 @@ import math
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import threadpoolctl
 from threadpoolctl import ThreadpoolController
 
 
@@ -50,15 +51,34 @@ class _BlasCap:
         with self._lock:
             if self._holders == 0:
                 # The libraries are looked up anew each time: one may have been loaded since. It takes a millisecond.
+                _let_any_thread_set_limits()
                 self._limits = ThreadpoolController().limit(limits=1, user_api="blas")
+                _let_any_thread_set_limits()
             self._holders += 1
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:
             self._holders -= 1
             if self._holders == 0:
+                _let_any_thread_set_limits()
                 self._limits.restore_original_limits()
+                _let_any_thread_set_limits()
                 self._limits = None
+
+
+def _let_any_thread_set_limits() -> None:
+    """threadpoolctl (3.7 and later) ignores all threads but the first that set OpenBLAS's limit, until told otherwise.
+
+    The cap is set by whichever thread comes first and given back by whichever leaves last.
+    """
+    controller: Any = getattr(threadpoolctl, "OpenBLASController", None)
+    if hasattr(controller, "clear_controlling_thread"):
+        controller.clear_controlling_thread(force=True)
+
+
+def _cap_this_thread() -> None:
+    """A BLAS built on OpenMP is limited thread by thread."""
+    ThreadpoolController().select(threading_layer="openmp").limit(limits=1, user_api="blas")
 
 
 _blas_cap = _BlasCap()
@@ -79,16 +99,18 @@ class Workers:
     def __enter__(self) -> Workers:
         _blas_cap.__enter__()
         if self.n_threads > 1:
-            self._pool = ThreadPoolExecutor(self.n_threads, thread_name_prefix="mlfm")
+            self._pool = ThreadPoolExecutor(self.n_threads, "mlfm", _cap_this_thread)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        try:
+            if self._pool is not None:
+                self._pool.shutdown(wait=True, cancel_futures=True)
+        finally:
             self._pool = None
-        _blas_cap.__exit__()
+            _blas_cap.__exit__()
 
     def run(self, function: Callable[[int], None], count: int) -> None:
         """``function(0), .., function(count - 1)``, in any order; the first failure in task order is raised."""
@@ -103,4 +125,6 @@ class Workers:
         except BaseException:
             for future in futures:
                 future.cancel()
+            # What has begun must not go on writing while the caller does something else.
+            wait(futures)
             raise
