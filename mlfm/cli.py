@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.add_argument("--missing", choices=["raise", "drop"], default="raise", help="what to do with missing values")
     fit.add_argument("--start", help="top-down, pca, frobenius or random (default: the better of the first two)")
+    fit.add_argument("--starts", type=int, default=1, metavar="N", help="fit from N starts, keep the best (default: 1)")
     fit.add_argument("--method", default="scoring", help="scoring (default), px-em or em")
     fit.add_argument("--maxiter", type=int, metavar="N", help="most evaluations (default: 1000; 50000 for EM)")
     fit.add_argument(
@@ -136,6 +137,7 @@ def _fit(arguments: argparse.Namespace) -> int:
                 tol=arguments.tol,
                 n_threads=arguments.threads,
                 rng=arguments.seed,
+                n_starts=arguments.starts,
                 disp=sys.stderr.isatty() and not arguments.quiet,
             )
         except (ValueError, FloatingPointError) as error:

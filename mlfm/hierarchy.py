@@ -219,6 +219,8 @@ class Hierarchy:
     def reindex(self, features: Sequence[Hashable] | pd.Index) -> Hierarchy:
         """The hierarchy of these features, in this order; a ValueError where one of them is not here."""
         wanted = features if isinstance(features, pd.Index) else pd.Index(features)
+        if wanted.equals(self._features):
+            return self
         where = self._features.get_indexer(wanted)
         if (where < 0).any():
             raise ValueError(f"features not in the hierarchy: {listing(wanted[where < 0])}")

@@ -15,7 +15,7 @@ from statsmodels.base.model import LikelihoodModel
 
 from mlfm.alignment import positions
 from mlfm.endog import checked_values, match_hierarchy
-from mlfm.estimation import METHODS, STARTS, Evaluation, FitRecord, Problem, maximise
+from mlfm.estimation import METHODS, STARTS, Evaluation, FitRecord, Problem, Search, filling, maximise
 from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, UniquenessFloorWarning
 from mlfm.hierarchy import Hierarchy
 from mlfm.inference.counts import Unidentified, unidentified
@@ -26,6 +26,7 @@ from mlfm.ranks import Ranks, factor_columns, ranks_by_level
 from mlfm.results import MultilevelFactorResults
 from mlfm.rotation import canonical
 from mlfm.sweep import Sweep, Tree, Workers
+from mlfm.warm import warm_start
 from mlfm.wording import count, listing
 
 Floats = NDArray[np.float64]
@@ -230,7 +231,7 @@ class MultilevelFactorModel(LikelihoodModel):
 
     def fit(
         self,
-        start: str | None = None,
+        start: str | MultilevelFactorResults | None = None,
         start_params: ArrayLike | None = None,
         method: str = "scoring",
         maxiter: int | None = None,
@@ -239,16 +240,18 @@ class MultilevelFactorModel(LikelihoodModel):
         disp: bool = False,
         callback: Callable[[Evaluation], object] | None = None,
         rng: int | np.random.Generator | None = None,
+        n_starts: int = 1,
     ) -> MultilevelFactorResults:
         """Maximise the likelihood.
 
         Parameters
         ----------
-        start : {"top-down", "pca", "frobenius", "random"}, optional
+        start : {"top-down", "pca", "frobenius", "random"} or MultilevelFactorResults, optional
             Where to begin. "top-down": level by level, the principal components of each group in what the levels
             above leave, less noise. "pca": principal components of all the data. "frobenius": as top-down, with
             nothing taken off for noise. "random": random loadings. By default a few evaluations from "top-down" and
-            from "pca", and on from the better: the likelihood can have several maxima.
+            from "pca", and on from the better: the likelihood can have several maxima. Results of another fit (of
+            other data, other ranks, a coarser hierarchy) are taken where features, levels and factors match.
         start_params : array, optional
             Begin at these parameters instead; their means are not used (the sample means are the maximum).
         method : {"scoring", "px-em", "em"}
@@ -267,7 +270,10 @@ class MultilevelFactorModel(LikelihoodModel):
         callback : callable, optional
             Called with an :class:`mlfm.estimation.Evaluation` after every evaluation.
         rng : int or numpy Generator, optional
-            For start "random"; None is seed 0, so that two runs agree.
+            For random starts; None is seed 0, so that two runs agree.
+        n_starts : int
+            Fit from this many starts, each to its end, and keep the highest: the one asked for, or "top-down", "pca"
+            and "frobenius", then random ones. ``results.record.starts`` has the log-likelihood of each.
 
         Returns
         -------
@@ -280,8 +286,10 @@ class MultilevelFactorModel(LikelihoodModel):
         UniquenessFloorWarning
             If uniquenesses ended on their floor (Heywood cases).
         """
-        if start is not None and (not isinstance(start, str) or start not in STARTS):
-            raise ValueError(f"start must be one of {listing(STARTS)}, not {start!r}")
+        warm = isinstance(start, MultilevelFactorResults)
+        if start is not None and not warm and (not isinstance(start, str) or start not in STARTS):
+            raise ValueError(f"start must be one of {listing(STARTS)}, or results of a fit, not {start!r}")
+        n_starts = _whole_number("n_starts", n_starts, 1)
         if not isinstance(method, str) or method not in METHODS:
             raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
         climb, usual_maxiter, usual_tol = METHODS[method]
@@ -306,18 +314,20 @@ class MultilevelFactorModel(LikelihoodModel):
         began = time.perf_counter()
         with Workers(n_threads) as workers, progress_bar(disp) as show:
             problem = self._problem()
-            named = "start_params" if start_params is not None else start or ""
-            record = FitRecord(method, named, maxiter, tol, workers.n_threads)
             begin: Any = start
+            named = start if isinstance(start, str) else ""
             if start_params is not None:
-                begin = problem.from_units(self._to_group(F), self._to_group(D))
+                named, begin = "start_params", problem.from_units(self._to_group(F), self._to_group(D))
+            elif isinstance(start, MultilevelFactorResults):
+                named, begin = "results", self._warm(start, problem, seeded)
+            record = FitRecord(method, named, maxiter, tol, workers.n_threads)
 
             def watch(entry: Evaluation) -> None:
                 show(entry)
                 if callback is not None:
                     callback(entry)
 
-            point = maximise(problem, begin, climb, record, workers, watch, seeded)
+            point = maximise(Search(problem, climb, workers, watch, seeded), begin, n_starts, record)
             on_floor = point[1] <= problem.floor * (1 + 1e-9)
             F, D = problem.to_units(*point)
             F = canonical(self._tree, F, D)
@@ -362,6 +372,15 @@ class MultilevelFactorModel(LikelihoodModel):
 
     def _problem(self) -> Problem:
         return Problem.of(self._tree, self._centred(self._mean_or_none()), self.uniqueness_floor)
+
+    def _warm(
+        self, results: MultilevelFactorResults, problem: Problem, rng: np.random.Generator
+    ) -> tuple[Floats, Floats]:
+        """Another fit's estimates as a point of the problem."""
+        F, D = (self._to_user(part) for part in problem.to_units(filling(problem, rng), np.ones(len(problem.Y))))
+        columns = factor_columns(self.hierarchy, self._ranks)
+        F, D = warm_start(results.loadings, results.uniquenesses, self.hierarchy.features, columns, F, D)
+        return problem.from_units(self._to_group(F), self._to_group(D))
 
     def _conditioned(self, params: ArrayLike, workers: Workers) -> tuple[Sweep, Floats, Floats, Floats]:
         """A sweep at these parameters, with loadings, uniquenesses and centred data in group order."""

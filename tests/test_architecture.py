@@ -17,7 +17,7 @@ HOME = Path(mlfm.__file__).parent
 ROOMS = [
     ["exceptions", "wording", "arrays"],
     ["hierarchy", "alignment", "_kernels"],
-    ["ranks", "endog", "sweep"],
+    ["ranks", "endog", "warm", "sweep"],
     ["parameters", "likelihood", "rotation"],
     ["covariance", "estimation"],
     ["inference", "progress"],

@@ -256,7 +256,10 @@ def test_uniquenesses_on_the_floor_are_named():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"start": "pcaa"}, "start must be one of 'top-down', 'pca', 'frobenius', 'random', not 'pcaa'"),
+        (
+            {"start": "pcaa"},
+            r"start must be one of 'top-down', 'pca', 'frobenius', 'random', or results .*, not 'pcaa'",
+        ),
         ({"method": "bfgs"}, "method must be one of"),
         ({"maxiter": -1}, "maxiter must be a whole number"),
         ({"maxiter": 2.5}, "maxiter must be a whole number"),
@@ -265,6 +268,7 @@ def test_uniquenesses_on_the_floor_are_named():
         ({"tol": "a"}, "tol must be 0 or more"),
         ({"rng": "a"}, "rng must be a seed"),
         ({"rng": -1}, "rng must be a seed"),
+        ({"n_starts": 0}, "n_starts must be a whole number, 1 or more"),
         ({"start": 3}, "start must be one of"),
         ({"start": "pca", "start_params": np.ones(270)}, "give one of them"),
         ({"tol": -1}, "tol must be 0 or more"),
@@ -338,3 +342,47 @@ def test_a_forked_child_can_fit():
     assert os.read(reader, 1) == b"y"
     os.waitpid(child, 0)
     os.close(reader)
+
+
+def test_several_starts_keep_the_best():
+    data = mlfm.datasets.load("abilities")
+    model = MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[4, 1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mlfm.UniquenessFloorWarning)
+        results = model.fit(n_starts=6, rng=1)
+        alone = {name: model.fit(start=name).llf for name in ("top-down", "pca", "frobenius")}
+        asked = model.fit(start="pca", n_starts=2)
+    assert list(results.record.starts) == ["top-down", "pca", "frobenius", "random 1", "random 2", "random 3"]
+    assert {name: results.record.starts[name] for name in alone} == alone
+    assert results.llf == max(results.record.starts.values())
+    assert results.record.starts[results.record.start] == results.llf
+    # Here the starts do end in different places.
+    assert np.ptp(list(results.record.starts.values())) > 0.1
+    assert list(asked.record.starts) == ["pca", "random 1"]
+
+
+def test_a_warm_start_from_other_data_is_short():
+    half = MultilevelFactorModel(CASE.frame.iloc[:120], hierarchy=CASE.hierarchy, ranks=[2, 1, 1]).fit()
+    whole = MultilevelFactorModel(CASE.frame, hierarchy=CASE.hierarchy, ranks=[2, 1, 1])
+    cold, warm = whole.fit(start="top-down"), whole.fit(start=half)
+    assert warm.mle_settings["start"] == "results"
+    assert warm.llf == pytest.approx(cold.llf, abs=1e-2)
+    assert len(warm.history) < len(cold.history)
+    # From its own end there is next to nothing to do, whatever the order of the features.
+    turned = MultilevelFactorModel(CASE.frame.iloc[:, ::-1], hierarchy=CASE.hierarchy, ranks=[2, 1, 1])
+    again = turned.fit(start=cold)
+    assert again.history["llf"].iloc[0] == pytest.approx(cold.llf, rel=1e-12)
+    assert len(again.history) <= 6
+
+
+def test_a_warm_start_from_other_ranks_and_levels():
+    small = MultilevelFactorModel(CASE.frame, hierarchy=CASE.hierarchy.coarsen(["level1"]), ranks=[1, 1]).fit()
+    large = MultilevelFactorModel(CASE.frame, hierarchy=CASE.hierarchy, ranks=[2, 1, 1])
+    up = large.fit(start=small)
+    assert up.llf > small.llf
+    down = MultilevelFactorModel(CASE.frame, hierarchy=CASE.hierarchy, ranks=[1, 0, 0]).fit(start=up)
+    assert down.converged
+    flat = MultilevelFactorModel(CASE.frame, ranks=[1]).fit()
+    assert down.llf == pytest.approx(flat.llf, abs=0.01)
+    with pytest.raises(ValueError, match="start: these results and the model have no feature in common"):
+        MultilevelFactorModel(CASE.frame.add_prefix("other "), ranks=[1]).fit(start=flat)

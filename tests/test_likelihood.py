@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from oracle import dense_covariance, dense_loglikeobs, make_case
 from scipy.optimize import approx_fprime
 
-from mlfm import MultilevelFactorModel
+from mlfm import MultilevelCovariance, MultilevelFactorModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::mlfm.IdentificationWarning")
 
@@ -82,6 +82,10 @@ def test_any_hierarchy(drawn):
     model = model_of(case)
     mean, params = parameters(case, model, seed)
     assert model.loglike(params) == pytest.approx(dense_loglikeobs(case.Y, mean, sigma).sum(), rel=1e-11)
+    covariance = MultilevelCovariance(case.hierarchy, case.loadings, case.uniquenesses, ranks=ranks)
+    assert covariance.logdet() == pytest.approx(np.linalg.slogdet(sigma)[1], rel=1e-10, abs=1e-10)
+    np.testing.assert_allclose(covariance.solve(case.Y.T), np.linalg.solve(sigma, case.Y.T), rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(covariance @ case.Y.T, sigma @ case.Y.T, rtol=1e-10, atol=1e-11)
     # The score from the definition: dl/dSigma = -1/2 (N Sigma^-1 - Sigma^-1 E'E Sigma^-1).
     E, inverse = case.Y - mean, np.linalg.inv(sigma)
     slope = 0.5 * (inverse @ E.T @ E @ inverse - len(E) * inverse)

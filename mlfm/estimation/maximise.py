@@ -1,9 +1,9 @@
-"""From starts to a maximum: the one start asked for, or the better of two after a few evaluations of each."""
+"""From starts to a maximum: from one start, from the better of two after a few evaluations, or the best of several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,47 +21,51 @@ Point = tuple[Floats, Floats]
 COMPARED = ("top-down", "pca")
 #: Evaluations from each of them before the better one goes on alone.
 PROBE = 10
+#: The starts of which several are taken, before random ones.
+SEVERAL = ("top-down", "pca", "frobenius")
 
 
-def maximise(
-    problem: Problem,
-    start: str | Point | None,
-    climb: Climb,
-    record: FitRecord,
-    workers: Workers,
-    watch: Callable[[Evaluation], None],
-    rng: np.random.Generator,
-) -> Point:
-    """Climb from a start by name, from a point, or (None) from the better of two; fills ``record``."""
-    if start is None:
-        point = _better(problem, climb, record, workers, watch, rng)
-        if record.converged or len(record.evaluations) > record.maxiter:
-            return point
-    else:
-        point = STARTS[start](problem, rng) if isinstance(start, str) else start
-    point = climb(problem, point, record, workers, watch)
-    record.starts[record.start] = record.llf
-    return point
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What every climb of one fit shares."""
+
+    problem: Problem
+    climb: Climb
+    workers: Workers
+    watch: Callable[[Evaluation], None]
+    rng: np.random.Generator
+
+    def from_start(self, start: str | Point, record: FitRecord) -> Point:
+        """Climb from a start by name, or from a point; fills ``record``."""
+        point = start if not isinstance(start, str) else STARTS[start.split()[0]](self.problem, self.rng)
+        point = self.climb(self.problem, point, record, self.workers, self.watch)
+        record.starts[record.start] = record.llf
+        return point
+
+    def best_of(self, starts: Sequence[tuple[str, str | Point]], maxiter: int, record: FitRecord) -> Point:
+        """Climb from each of the starts (name, start); ``record`` becomes that of the one that ends highest."""
+        ends: list[tuple[FitRecord, Point]] = []
+        for name, start in starts:
+            trial = replace(record, start=name, maxiter=maxiter, evaluations=[], starts={})
+            ends.append((trial, self.from_start(start, trial)))
+        best, point = max(ends, key=lambda end: end[0].llf)
+        record.start, record.evaluations, record.reason = best.start, best.evaluations, best.reason
+        record.converged, record.score_norm = best.converged, best.score_norm
+        record.starts = {trial.start: trial.llf for trial, _ in ends}
+        record.elsewhere = sum(len(trial.evaluations) for trial, _ in ends if trial is not best)
+        return point
 
 
-def _better(
-    problem: Problem,
-    climb: Climb,
-    record: FitRecord,
-    workers: Workers,
-    watch: Callable[[Evaluation], None],
-    rng: np.random.Generator,
-) -> Point:
-    """A few evaluations from each start; the record becomes that of the better one."""
-    ends: list[tuple[FitRecord, Point]] = []
-    for name in COMPARED:
-        trial = replace(record, start=name, maxiter=min(PROBE, record.maxiter), evaluations=[], starts={})
-        point = climb(problem, STARTS[name](problem, rng), trial, workers, watch)
-        ends.append((trial, point))
-    best, point = max(ends, key=lambda end: end[0].llf)
-    record.elsewhere = sum(len(trial.evaluations) for trial, _ in ends if trial is not best)
-    record.starts = {trial.start: trial.llf for trial, _ in ends}
-    record.start, record.evaluations = best.start, best.evaluations
-    record.converged, record.score_norm = best.converged, best.score_norm
-    record.reason = best.reason
-    return point
+def maximise(search: Search, start: str | Point | None, n_starts: int, record: FitRecord) -> Point:
+    """The fit of a problem, from ``start`` (None: the default ones) and, with ``n_starts`` above 1, from others too."""
+    asked = [] if start is None else [(record.start, start)]
+    if n_starts > 1:
+        several = asked or [(name, name) for name in SEVERAL[:n_starts]]
+        several += [(f"random {i + 1}", "random") for i in range(n_starts - len(several))]
+        return search.best_of(several, record.maxiter, record)
+    if start is not None:
+        return search.from_start(start, record)
+    point = search.best_of([(name, name) for name in COMPARED], min(PROBE, record.maxiter), record)
+    if record.converged or len(record.evaluations) > record.maxiter:
+        return point
+    return search.from_start(point, record)

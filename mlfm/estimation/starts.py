@@ -48,7 +48,7 @@ def _principal(Y: Floats, nobs: int, k: int) -> tuple[Floats, Floats]:
     return values, vectors if n <= m else Y @ vectors / np.sqrt(nobs * values)
 
 
-def _filling(problem: Problem, rng: np.random.Generator) -> Floats:
+def filling(problem: Problem, rng: np.random.Generator) -> Floats:
     """Small random loadings, for columns that get no others: at 0 they would stay so in every later step."""
     shape = (len(problem.Y), problem.tree.n_factors)
     return 0.1 * rng.standard_normal(shape) / np.sqrt(max(shape[1], 1))
@@ -60,7 +60,7 @@ def _at_least_unique(D: Floats, problem: Problem) -> Floats:
 
 def pca(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Principal components of all the data, one for every column of the compressed loadings."""
-    F = _filling(problem, rng)
+    F = filling(problem, rng)
     values, vectors = _principal(problem.Y, problem.nobs, F.shape[1])
     F[:, : len(values)] = vectors * np.sqrt(values)
     return F, _at_least_unique(1 - np.einsum("jk,jk->j", F, F), problem)
@@ -86,7 +86,7 @@ def _by_level(
 ) -> tuple[Floats, Floats]:
     """Level by level the leading components of what is left inside each group, scaled to ``lengths`` of loadings."""
     tree, left = problem.tree, problem.Y.copy()
-    F = _filling(problem, rng)
+    F = filling(problem, rng)
     for level, rank in enumerate(tree.ranks):
         first = tree.columns[level]
         for a, b in itertools.pairwise(tree.offsets[level]):
