@@ -105,18 +105,6 @@ def second_moments(
             mirror_lower(r, &W[g, 0, 0], r)
 
 
-cdef inline void uniquenesses(
-    Py_ssize_t a, Py_ssize_t b, double nobs, const double[::1] squares, const double[::1] floor,
-    const double *explained, double *D,
-) noexcept nogil:
-    """D_j = (||y_j||^2 - explained_j) / nobs, held above the floor."""
-    cdef Py_ssize_t j
-    cdef double d
-    for j in range(a, b):
-        d = (squares[j] - explained[j]) / nobs
-        D[j] = d if d > floor[j] else floor[j]
-
-
 cdef inline void row_products(
     Py_ssize_t rows, Py_ssize_t r, const double *x, const double *y, double *out,
 ) noexcept nogil:
@@ -127,6 +115,40 @@ cdef inline void row_products(
         for j in range(r):
             total = total + x[i * r + j] * y[i * r + j]
         out[i] = total
+
+
+cdef void whiten(
+    const double[:, ::1] V, double[:, :, ::1] W, const double[::1] squares, double nobs,
+    const double[::1] floor, const Py_ssize_t[::1] offsets, double[:, ::1] X, double[::1] D,
+) except *:
+    """W_g <- L with W_g = L L';  X_g = V_g L^-T;  D_j = (||y_j||^2 - ||X_j||^2) / nobs, held above the floor.
+
+    This is the part that both EM steps share: F_j V_j' of the EM step F = V W^-1 is ||X_j||^2.
+    """
+    cdef blas_int r = narrow(V.shape[1]), rows
+    cdef Py_ssize_t g, a, b, j
+    cdef double d
+    cdef bint singular = False
+    with nogil:
+        for g in range(offsets.shape[0] - 1):
+            a, b = offsets[g], offsets[g + 1]
+            rows = <blas_int> (b - a)
+            if rows == 0:
+                continue
+            if r > 0:
+                if cholesky(r, &W[g, 0, 0], r) != 0:
+                    singular = True
+                    break
+                X[a:b, :] = V[a:b, :]
+                solve_lower_right(True, rows, r, 1.0, &W[g, 0, 0], r, &X[a, 0], r)
+                row_products(rows, r, &X[a, 0], &X[a, 0], &D[a])
+            else:
+                D[a:b] = 0.0
+            for j in range(a, b):
+                d = (squares[j] - D[j]) / nobs
+                D[j] = d if d > floor[j] else floor[j]
+    if singular:
+        raise FloatingPointError("the second moments of the factors are not positive definite")
 
 
 def em_update(
@@ -140,30 +162,14 @@ def em_update(
     double[::1] D,                      # OUT  n
 ):
     """The EM step F_g = V_g W_g^-1, D_j = (||y_j||^2 - F_j V_j') / nobs."""
-    cdef blas_int r = narrow(V.shape[1]), rows
-    cdef Py_ssize_t g, a, b, j, n = V.shape[0]
-    cdef bint singular = False
-    if n == 0:
-        return
+    cdef blas_int r = narrow(V.shape[1])
+    cdef Py_ssize_t g, a
+    whiten(V, W, squares, nobs, floor, offsets, F, D)
     with nogil:
-        for j in range(n):
-            D[j] = 0.0
-        if r > 0:
-            F[:, :] = V
-            for g in range(offsets.shape[0] - 1):
-                a, b = offsets[g], offsets[g + 1]
-                rows = <blas_int> (b - a)
-                if rows == 0:
-                    continue
-                if cholesky(r, &W[g, 0, 0], r) != 0:
-                    singular = True
-                    break
-                solve_lower_right(True, rows, r, 1.0, &W[g, 0, 0], r, &F[a, 0], r)
-                solve_lower_right(False, rows, r, 1.0, &W[g, 0, 0], r, &F[a, 0], r)
-                row_products(rows, r, &F[a, 0], &V[a, 0], &D[a])
-        uniquenesses(0, n, nobs, squares, floor, &D[0], &D[0])
-    if singular:
-        raise FloatingPointError("the second moments of the factors are not positive definite")
+        for g in range(offsets.shape[0] - 1):
+            a = offsets[g]
+            if r > 0 and offsets[g + 1] > a:
+                solve_lower_right(False, <blas_int> (offsets[g + 1] - a), r, 1.0, &W[g, 0, 0], r, &F[a, 0], r)
 
 
 def px_em_update(
@@ -178,36 +184,16 @@ def px_em_update(
 ):
     """The parameter-expanded EM step.
 
-    With W/nobs = T T' (lower, coarse to fine) the expanded model's factors have covariance T T', and the step is
-    (V W^-1) T = V T^-T / nobs: one triangular solve where EM takes two. D is the EM step's, as
-    F_j V_j' = nobs ||row j of V T^-T / nobs||^2.
+    With W = L L' (lower, coarse to fine) the expanded model's factors have covariance L L' / nobs, and the step is
+    V W^-1 L / sqrt(nobs) = V L^-T / sqrt(nobs): one triangular solve where EM takes two. D is the EM step's.
     """
-    cdef blas_int r = narrow(V.shape[1]), rows
-    cdef Py_ssize_t g, a, b, j, n = V.shape[0]
-    cdef bint singular = False
+    cdef Py_ssize_t i, j
     cdef double scale = 1.0 / sqrt(nobs)
-    if n == 0:
-        return
+    whiten(V, W, squares, nobs, floor, offsets, F, D)
     with nogil:
-        for j in range(n):
-            D[j] = 0.0
-        if r > 0:
-            F[:, :] = V
-            for g in range(offsets.shape[0] - 1):
-                a, b = offsets[g], offsets[g + 1]
-                rows = <blas_int> (b - a)
-                if rows == 0:
-                    continue
-                if cholesky(r, &W[g, 0, 0], r) != 0:
-                    singular = True
-                    break
-                solve_lower_right(True, rows, r, scale, &W[g, 0, 0], r, &F[a, 0], r)
-                row_products(rows, r, &F[a, 0], &F[a, 0], &D[a])
-                for j in range(a, b):
-                    D[j] *= nobs
-        uniquenesses(0, n, nobs, squares, floor, &D[0], &D[0])
-    if singular:
-        raise FloatingPointError("the second moments of the factors are not positive definite")
+        for i in range(F.shape[0]):
+            for j in range(F.shape[1]):
+                F[i, j] *= scale
 
 
 def gradient(
