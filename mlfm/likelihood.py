@@ -1,7 +1,7 @@
 """The Gaussian log-likelihood of a multilevel factor model and its derivatives, at any parameters.
 
 Arrays are in group order. Y holds the data feature by feature (n x columns), means removed. Its columns are the
-observations, or the rows of anything with the same Y Y' (design: the triangular factor), so ``nobs`` comes apart.
+observations, or the rows of anything with the same Y Y' (their triangular factor), so ``nobs`` comes apart.
 """
 
 from __future__ import annotations

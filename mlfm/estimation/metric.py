@@ -1,7 +1,8 @@
-"""The inverse of the block Fisher information: one block a node's loadings, and one a uniqueness (design, section 3).
+"""The inverse of the block Fisher information: a block for each node's loadings, one for each uniqueness.
 
-The expected information of one node's loadings inverts in closed form. With the node's own loadings F_o, its
-ancestors' F_a over its features, and the posterior covariance P of its path,
+See the documentation page "The model", Fitting. The expected information of one node's loadings inverts in closed
+form. With the node's own loadings F_o, its ancestors' F_a over its features, and the posterior covariance P of its
+path,
 
     C    = I - P_oo                                            = F_o' (Sigma^-1)_kk F_o
     Pout = (P_aa^-1 - message)^-1                              the ancestors' covariance given everybody else

@@ -1,4 +1,4 @@
-"""Block Fisher scoring with a quasi-Newton memory (design, section 3).
+"""Block Fisher scoring with a quasi-Newton memory (documentation: "The model", Fitting).
 
 The inverse block information (see mlfm.estimation.metric) is the metric of a damped L-BFGS in the coordinates
 (F, D). Steps have length 1 and no line search; what keeps them safe:
@@ -217,11 +217,11 @@ def scoring(
     while True:
         decrement = climber.decrement()
         near = decrement < NEAR * n
-        kind, predicted, dD = "scoring", decrement, np.empty(0)
+        kinds, predicted, dD = ["scoring"], decrement, np.empty(0)
         while near and len(climber.memory):
             dD, along = climber.quasi_newton_direction()
             if LEAST_RATIO * decrement < along < largest_ratio * decrement:
-                kind, predicted = "quasi-newton", along
+                kinds, predicted = ["quasi-newton", "scoring"], along
                 break
             climber.memory.keep(len(climber.memory) // 2)
         expected = 0.5 * max(predicted, decrement) * nobs
@@ -235,17 +235,16 @@ def scoring(
             record.reason = f"maxiter = {record.maxiter} evaluations were made"
             break
 
-        if kind == "quasi-newton":
+        largest_ratio = min(2 * largest_ratio, MOST_RATIO)
+        for kind in kinds:
+            if kind == "scoring":
+                dD = climber.scoring_direction()
             llf, D, enough = climber.try_step(dD)
             note(llf, expected, kind, enough)
-            if not enough:
-                climber.memory.keep(0)
-                kind = "scoring, second choice"
-        if kind != "quasi-newton":
-            dD = climber.scoring_direction()
-            llf, D, enough = climber.try_step(dD)
-            note(llf, expected, "scoring", enough)
-        largest_ratio = min(2 * largest_ratio, MOST_RATIO) if enough and "second" not in kind else FIRST_RATIO
+            if enough:
+                break
+            largest_ratio = FIRST_RATIO
+            climber.memory.keep(0)
         if enough:
             climber.accept(llf, D, dD)
             if not near:
