@@ -1,4 +1,5 @@
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -190,3 +191,19 @@ def test_standard_errors_are_refused_in_words(results):
     for method in (results.cov_params, results.conf_int, results.t_test, results.wald_test):
         with pytest.raises(NotImplementedError, match="standard errors"):
             method()
+
+
+def test_a_summary_of_many_groups_lists_some_and_says_so():
+    n = 200
+    labels = pd.DataFrame({"g": np.arange(n) // 5}, index=[f"x{j}" for j in range(n)])
+    data = np.random.default_rng(0).standard_normal((20, n))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mlfm.MlfmWarning)
+        text = (
+            MultilevelFactorModel(data, hierarchy=mlfm.Hierarchy(labels), ranks=[0, 1])
+            .fit(maxiter=2)
+            .summary()
+            .as_text()
+        )
+    assert "(10 more)" in text
+    assert len(text.splitlines()) < 60

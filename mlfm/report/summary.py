@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WIDTH = 78
 FEATURES_A_FACTOR = 3
-FACTORS_A_LEVEL = 12
+FACTORS_A_LEVEL = 30
 STUB = 22  # the width of names of groups
 
 
