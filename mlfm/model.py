@@ -20,7 +20,7 @@ from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, Uniquenes
 from mlfm.hierarchy import Hierarchy
 from mlfm.inference.counts import Unidentified, unidentified
 from mlfm.likelihood import condition, loglike, loglike_by_column, score, solve
-from mlfm.parameters import Layout, Parameters, loadings_array, mean_array, uniqueness_array
+from mlfm.parameters import Layout, Parameters, loadings_array, mean_array, parameter_names, uniqueness_array
 from mlfm.progress import progress_bar
 from mlfm.ranks import Ranks, factor_columns, ranks_by_level
 from mlfm.results import MultilevelFactorResults
@@ -151,11 +151,8 @@ class MultilevelFactorModel(LikelihoodModel):
     @property
     def param_names(self) -> list[str]:
         """Names of the parameters, in the order of the parameter vector."""
-        features = self.endog_names
         columns = factor_columns(self.hierarchy, self._ranks)
-        means = [f"mean[{feature}]" for feature in features] if self.trend == "c" else []
-        loadings = [f"loading[{feature}, {level}, {factor}]" for feature in features for level, factor in columns]
-        return means + loadings + [f"uniqueness[{feature}]" for feature in features]
+        return parameter_names(self.hierarchy.features, columns, self.trend == "c")
 
     @property
     def start_params(self) -> Floats:
@@ -328,7 +325,7 @@ class MultilevelFactorModel(LikelihoodModel):
                     callback(entry)
 
             point = maximise(Search(problem, climb, workers, watch, seeded), begin, n_starts, record)
-            on_floor = point[1] <= problem.floor * (1 + 1e-9)
+            on_floor = problem.on_floor(point[1])
             F, D = problem.to_units(*point)
             F = canonical(self._tree, F, D)
         record.seconds = time.perf_counter() - began

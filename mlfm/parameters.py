@@ -63,6 +63,14 @@ class Layout(NamedTuple):
         return vector[: self.n_means], loadings, vector[last:]
 
 
+def parameter_names(features: pd.Index, columns: pd.MultiIndex, means: bool) -> list[str]:
+    """Names of a flat vector's parameters, in the order of its :class:`Layout`."""
+    every, factors = features.tolist(), columns.tolist()
+    names = [f"mean[{feature}]" for feature in every] if means else []
+    names += [f"loading[{feature}, {level}, {factor}]" for feature in every for level, factor in factors]
+    return names + [f"uniqueness[{feature}]" for feature in every]
+
+
 def loadings_array(loadings: Any, hierarchy: Hierarchy, ranks: tuple[int, ...]) -> Floats:
     """Compressed loadings in the hierarchy's feature order, as a new array."""
     wanted = (hierarchy.n_features, sum(ranks))

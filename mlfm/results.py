@@ -16,7 +16,7 @@ from mlfm.covariance import MultilevelCovariance
 from mlfm.estimation import FitRecord
 from mlfm.hierarchy import UNIQUE
 from mlfm.inference.counts import free_loadings
-from mlfm.parameters import Parameters
+from mlfm.parameters import Parameters, parameter_names
 from mlfm.report.summary import summary as build_summary
 
 if TYPE_CHECKING:
@@ -77,14 +77,10 @@ class MultilevelFactorResults(LikelihoodModelResults):
     @cached_property
     def params(self) -> pd.Series:
         """All parameters, named: means, loadings row by row, uniquenesses, in feature order."""
-        features = self.hierarchy.features.tolist()
         parts = [self.loadings.to_numpy().ravel(), self.uniquenesses.to_numpy()]
-        columns = self.loadings.columns.tolist()
-        names = [f"loading[{f}, {level}, {k}]" for f in features for level, k in columns]
-        names += [f"uniqueness[{f}]" for f in features]
         if self.mean is not None:
             parts.insert(0, self.mean.to_numpy())
-            names = [f"mean[{f}]" for f in features] + names
+        names = parameter_names(self.hierarchy.features, self.loadings.columns, self.mean is not None)
         return pd.Series(np.concatenate(parts), index=names)
 
     @property

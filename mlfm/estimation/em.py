@@ -71,6 +71,6 @@ def step(problem: Problem, sweep: Sweep, update: Update, workers: Workers) -> tu
 
 def _score_norm(problem: Problem, sweep: Sweep, F: Floats, D: Floats, workers: Workers) -> float:
     dF, dD = score(sweep, F, D, problem.Y, problem.squares, problem.nobs, workers)
-    pressed = (problem.floor * (1 + 1e-9) >= D) & (dD < 0)
+    pressed = problem.on_floor(D) & (dD < 0)
     largest = max(np.abs(dF).max(initial=0), np.abs(dD[~pressed]).max(initial=0))
     return float(largest) / problem.nobs

@@ -46,6 +46,10 @@ class Problem:
         """What to add to a log-likelihood here to have that of the data in the user's units."""
         return -self.nobs * float(np.log(self.scale).sum())
 
+    def on_floor(self, D: Floats) -> NDArray[np.bool_]:
+        """Which uniquenesses stand on their floor."""
+        return self.floor * (1 + 1e-9) >= D
+
     def from_units(self, F: Floats, D: Floats) -> tuple[Floats, Floats]:
         """Parameters in the user's units as parameters of the problem; uniquenesses held above the floor."""
         return F / self.scale[:, None], np.maximum(D / self.scale**2, self.floor)

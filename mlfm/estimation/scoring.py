@@ -96,7 +96,7 @@ class Climber:
         metric.at(F, D, h)
         self.metric = metric
         # A uniqueness pressed against its floor stays there.
-        self.free: Floats = np.where((problem.floor * (1 + 1e-9) >= D) & (self.gD < 0), 0.0, 1.0)
+        self.free: Floats = np.where(problem.on_floor(D) & (self.gD < 0), 0.0, 1.0)
 
     @property
     def slopeD(self) -> Floats:
