@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pandas as pd
-from common import median_seconds, problem, report
+from common import command_line, median_seconds, problem, report
 from threadpoolctl import threadpool_limits
 
 from mlfm._kernels.blocks import px_em_update
@@ -29,6 +29,7 @@ CASES = {
     "n 20 000; groups 1, 20, 400; ranks 10, 5, 3; N 500": (20_000, [1, 20, 400], [10, 5, 3], 500),
     "n 100 000; groups 1, 100, 5000; ranks 5, 2, 1; N 500": (100_000, [1, 100, 5000], [5, 2, 1], 500),
 }
+QUICK = {"n 2000; groups 1, 20; ranks 5, 2; N 100": (2_000, [1, 20], [5, 2], 100)}
 
 
 def dgemm_seconds(case, n_threads):
@@ -71,9 +72,10 @@ def scoring_seconds(case, start, n_threads, iterations=12):
 
 
 if __name__ == "__main__":
+    options = command_line(__doc__).parse_args()
     threads = available_cpus()
     rows = []
-    for name, (n, groups, ranks, nobs) in CASES.items():
+    for name, (n, groups, ranks, nobs) in (QUICK if options.quick else CASES).items():
         case = problem(n, groups, ranks, nobs)
         start = STARTS["top-down"](case, np.random.default_rng(0))
         floor = dgemm_seconds(case, threads)
@@ -83,4 +85,4 @@ if __name__ == "__main__":
         floor = (floor + again) / 2
         rows.append((name, 1e3 * floor, 1e3 * px, px / floor, 1e3 * scoring, scoring / floor))
     columns = ["case", "two dgemms, ms", "PX-EM, ms", "ratio", "scoring, ms", "ratio "]
-    report("evaluation", {f"{threads} threads": pd.DataFrame(rows, columns=columns).round(2)})
+    report("evaluation", {f"{threads} threads": pd.DataFrame(rows, columns=columns).round(2)}, options.save)

@@ -5,7 +5,7 @@ It should double with the number of features, and not grow with the number of gr
 
 import numpy as np
 import pandas as pd
-from common import median_seconds, problem, report
+from common import command_line, median_seconds, problem, report
 
 from mlfm._kernels.blocks import px_em_update
 from mlfm.estimation import STARTS
@@ -38,6 +38,7 @@ def table(cases):
 
 
 if __name__ == "__main__":
+    options = command_line(__doc__).parse_args()
     report(
         "growth",
         {
@@ -48,4 +49,5 @@ if __name__ == "__main__":
                 [(40_000, [1, groups], [8, 4], 300) for groups in (8, 32, 128, 512)]
             ),
         },
+        options.save,
     )
