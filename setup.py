@@ -6,7 +6,7 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = ["blocks", "pairs", "tree"]
+KERNELS = ["blocks", "em", "metric", "pairs", "scoring", "tree"]
 
 # MLFM_DEBUG=1 builds kernels that check every index.
 debug = os.environ.get("MLFM_DEBUG", "0") == "1"

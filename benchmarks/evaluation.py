@@ -13,7 +13,7 @@ import pandas as pd
 from common import command_line, median_seconds, problem, report
 from threadpoolctl import threadpool_limits
 
-from mlfm._kernels.blocks import px_em_update
+from mlfm._kernels.em import px_em_pass
 from mlfm.estimation import METHODS, STARTS, FitRecord
 from mlfm.estimation.em import step
 from mlfm.likelihood import condition
@@ -46,13 +46,14 @@ def dgemm_seconds(case, n_threads):
         return median_seconds(products)
 
 
-def px_em_seconds(case, F, D, n_threads):
+def px_em_seconds(case, start, n_threads):
+    F, D = (part.copy() for part in start)
     sweep = Sweep(case.tree, case.Y.shape[1])
     with Workers(n_threads) as workers:
+        condition(sweep, F, D, case.Y, workers)
 
         def evaluation():
-            condition(sweep, F, D, case.Y, workers)
-            step(case, sweep, px_em_update, workers)
+            step(case, sweep, px_em_pass, F, D, workers)
 
         return median_seconds(evaluation)
 
@@ -79,7 +80,7 @@ if __name__ == "__main__":
         case = problem(n, groups, ranks, nobs)
         start = STARTS["top-down"](case, np.random.default_rng(0))
         floor = dgemm_seconds(case, threads)
-        px = px_em_seconds(case, *start, threads)
+        px = px_em_seconds(case, start, threads)
         scoring = scoring_seconds(case, start, threads)
         again = dgemm_seconds(case, threads)
         floor = (floor + again) / 2

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from common import command_line, median_seconds, problem, report
 
-from mlfm._kernels.blocks import px_em_update
+from mlfm._kernels.em import px_em_pass
 from mlfm.estimation import STARTS
 from mlfm.estimation.em import step
 from mlfm.likelihood import condition
@@ -24,10 +24,10 @@ def seconds_an_evaluation(case, n_threads=1):
     F, D = STARTS["random"](case, np.random.default_rng(0))
     sweep = Sweep(case.tree, case.Y.shape[1])
     with Workers(n_threads) as workers:
+        condition(sweep, F, D, case.Y, workers)
 
         def evaluation():
-            condition(sweep, F, D, case.Y, workers)
-            step(case, sweep, px_em_update, workers)
+            step(case, sweep, px_em_pass, F, D, workers)
 
         return median_seconds(evaluation, repeats=9)
 

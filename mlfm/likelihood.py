@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import cross_moments, expand, gradient, leaf_moments, second_moments
+from mlfm._kernels.blocks import expand, gradient, leaf_moments
 from mlfm.sweep import Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
@@ -23,7 +23,7 @@ def condition(sweep: Sweep, F: Floats, D: Floats, Y: Floats, workers: Workers) -
 
     def moments(task: Task, C: Floats, B: Floats) -> None:
         own = task.features
-        leaf_moments(F[own], D[own], Y[own], task.leaves, C, B)
+        leaf_moments(F[own], D[own], Y[own], task.leaves, sweep.tile, C, B)
 
     sweep.upward(moments, workers)
 
@@ -42,14 +42,6 @@ def loglike_by_column(sweep: Sweep, D: Floats, Y: Floats) -> Floats:
     return -0.5 * (len(D) * LOG_2PI + logdet + quadratic)
 
 
-def posterior_moments(task: Task, Z: Floats, P: Floats, Y: Floats, nobs: float) -> tuple[Floats, Floats]:
-    """V = Y_g' Z' (n x r) and W = nobs P + Z Z' (leaves x r x r) of a task's features."""
-    V, W = np.empty((task.features.stop - task.features.start, Z.shape[1])), np.empty_like(P)
-    cross_moments(Y[task.features], Z, task.leaves, V)
-    second_moments(P, Z, nobs, W)
-    return V, W
-
-
 def score(
     sweep: Sweep, F: Floats, D: Floats, Y: Floats, squares: Floats, nobs: float, workers: Workers
 ) -> tuple[Floats, Floats]:
@@ -58,8 +50,7 @@ def score(
 
     def visit(i: int, task: Task, Z: Floats, P: Floats) -> None:
         own = task.features
-        V, W = posterior_moments(task, Z, P, Y, nobs)
-        gradient(F[own], D[own], V, W, squares[own], nobs, task.leaves, dF[own], dD[own])
+        gradient(Y[own], F[own], D[own], Z, P, squares[own], nobs, task.leaves, sweep.tile, dF[own], dD[own])
 
     sweep.downward(visit, workers)
     return dF, dD

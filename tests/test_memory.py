@@ -54,17 +54,24 @@ def test_direction(n_pairs, n_fixed, width):
             pairs.append((s * mask, y * mask))
         assert len(memory) == min(n_pairs, SIZE)
 
-        def apply(GF, GD):
-            GF *= h0[: N * R].reshape(N, R)
+        def apply(GF, GD, before, after):
+            for i, task in enumerate(tasks):
+                before(i)
+                GF[task.features] *= h0[: N * R].reshape(N, R)[task.features]
+                after(i)
             return GD * h0[N * R :]
 
         out = np.empty((N, R))
-        dD, along = memory.direction(gF, gD * free, free, apply, out)
+        direction = memory.direction(gF, gD * free, free, apply, out)
+        for task in tasks:
+            memory.add_steps(direction, task.features, out[task.features])
     g = flat(gF, gD * free)
     # With these seeds no pair has so little curvature that it would be damped.
     expected = two_loop(g, pairs[-SIZE:], h0 * mask)
-    np.testing.assert_allclose(flat(out, dD), expected, rtol=1e-9, atol=1e-9)
-    assert along == pytest.approx(g @ expected, rel=1e-9)
+    # Pairs are kept in single precision.
+    np.testing.assert_allclose(flat(out, direction.dD), expected, rtol=1e-5, atol=1e-5)
+    assert direction.along == pytest.approx(g @ flat(out, direction.dD), rel=1e-12)
+    assert direction.along_loadings == pytest.approx(np.vdot(gF, out), rel=1e-12)
 
 
 def test_damping():
@@ -84,8 +91,9 @@ def test_damping():
         zero = np.zeros(N)
         memory.close_slot(zero, zero, zero, after)
         s, y = memory._SF[memory._slots[0]], memory._YF[memory._slots[0]]
-    np.testing.assert_allclose(s, step)
-    assert np.vdot(s, y) == pytest.approx(0.2 * np.vdot(s, g), rel=1e-12)
+    np.testing.assert_allclose(s, step, rtol=1e-6)
+    s, y = s.astype(float), y.astype(float)
+    assert np.vdot(s, y) == pytest.approx(0.2 * np.vdot(s, g), rel=1e-6)
     weight = 0.8 * np.vdot(s, g) / (np.vdot(s, g) - np.vdot(s, g - after))
-    np.testing.assert_allclose(y, weight * (g - after) + (1 - weight) * g, rtol=1e-12)
-    assert memory._SY[memory._slots[0], memory._slots[0]] == pytest.approx(np.vdot(s, y), rel=1e-12)
+    np.testing.assert_allclose(y, weight * (g - after) + (1 - weight) * g, rtol=1e-5)
+    assert memory._SY[memory._slots[0], memory._slots[0]] == pytest.approx(np.vdot(s, y), rel=1e-6)

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from mlfm._kernels.blocks import leverages
+from mlfm._kernels.scoring import slopes
 from mlfm.estimation.metric import Metric
-from mlfm.likelihood import condition, posterior_moments, score
+from mlfm.likelihood import condition, score
 from mlfm.sweep import Sweep, Tree, Workers
 
 
@@ -16,24 +16,34 @@ def at_case(case, width=None):
     order = case.hierarchy.permutation
     tree = Tree.of(case.hierarchy.offsets, case.ranks)
     F, D, Y = case.loadings[order], case.uniquenesses[order], np.ascontiguousarray(case.Y.T[order])
-    h = np.empty_like(D)
+    nobs, squares = len(case.Y), (Y**2).sum(1)
+    h, GF, GD = np.empty_like(D), np.empty_like(F), np.empty_like(D)
     with Workers(1) as workers:
         sweep = Sweep(tree, Y.shape[1], width)
         metric = Metric(sweep, 1e-8)
+        products = [None] * len(sweep.tasks)
         condition(sweep, F, D, Y, workers)
-        dF, dD = score(sweep, F, D, Y, (Y**2).sum(1), Y.shape[1], workers)
 
         def visit(i, task, Z, P):
             own = task.features
-            leverages(F[own], D[own], P, task.leaves, np.empty_like(F[own]), h[own])
+            W, T, M = np.empty_like(P), np.zeros_like(P), np.zeros_like(P)
+            slopes(
+                Y[own], F[own], D[own], Z, P, squares[own], nobs, metric.columns, task.leaves, sweep.tile,
+                W, GF[own], GD[own], h[own], T, M,
+            )  # fmt: skip
+            products[i] = T, M
 
         sweep.downward(visit, workers, metric.observe)
-        metric.at(F, D, h)
-        GF, GD = dF / len(case.Y), dD / len(case.Y)
-        decrement = metric.decrement(GF, GD, workers)
-        stepF = GF.copy()
-        stepD = metric.apply(stepF, GD, workers)
-    assert decrement == pytest.approx(np.vdot(GF, stepF) + GD @ stepD, rel=1e-9, abs=1e-12)
+        metric.at(F, D, h, GF, products)
+        dF, dD = score(sweep, F, D, Y, squares, nobs, workers)
+        np.testing.assert_allclose(GF, dF / nobs, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(GD, dD / nobs, rtol=1e-9, atol=1e-12)
+        stepF, again = np.empty_like(F), GF.copy()
+        stepD = metric.step(GD, stepF, workers)
+        np.testing.assert_array_equal(metric.apply(again, GD, workers), stepD)
+        np.testing.assert_allclose(again, stepF, rtol=1e-10, atol=1e-12)
+        along = metric.squared_lengths(GD, workers)
+    assert along == pytest.approx((np.vdot(GF, stepF), GD @ stepD), rel=1e-9, abs=1e-12)
     return tree, F, D, (GF, GD), (stepF, stepD)
 
 
@@ -84,23 +94,3 @@ def test_it_is_an_ascent_direction(case):
     _, _, _, (GF, GD), (stepF, stepD) = at_case(case)
     assert np.vdot(GF, stepF) >= 0
     assert np.vdot(GD, stepD) >= 0
-
-
-def test_posterior_moments_give_the_gradient(case):
-    """V and W of a task are the first and second moments that the gradient is made of."""
-    order = case.hierarchy.permutation
-    tree = Tree.of(case.hierarchy.offsets, case.ranks)
-    F, D, Y = case.loadings[order], case.uniquenesses[order], np.ascontiguousarray(case.Y.T[order])
-    with Workers(1) as workers:
-        sweep = Sweep(tree, Y.shape[1], 3)
-        condition(sweep, F, D, Y, workers)
-        dF, _ = score(sweep, F, D, Y, (Y**2).sum(1), Y.shape[1], workers)
-
-        def visit(i, task, Z, P):
-            V, W = posterior_moments(task, Z, P, Y, Y.shape[1])
-            for g in range(task.n_leaves):
-                a, b = task.leaves[g : g + 2]
-                own = slice(task.features.start + a, task.features.start + b)
-                np.testing.assert_allclose((V[a:b] - F[own] @ W[g]) / D[own, None], dF[own], rtol=1e-10, atol=1e-10)
-
-        sweep.downward(visit, workers)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mlfm import Hierarchy, MultilevelCovariance, MultilevelFactorModel
-from mlfm._kernels.blocks import em_update
+from mlfm._kernels.em import em_pass
 from mlfm.estimation import STARTS, Problem
 from mlfm.estimation.em import step
 from mlfm.likelihood import condition
@@ -98,9 +98,9 @@ def em_steps(z, tag, ranks, k):
     F, D = problem.from_units(z[f"{tag}_F0"][:, : sum(ranks)], z[f"{tag}_D0"])
     with Workers(1) as workers:
         sweep = Sweep(tree, problem.Y.shape[1])
+        condition(sweep, F, D, problem.Y, workers)
         for _ in range(k):
-            condition(sweep, F, D, problem.Y, workers)
-            F, D = step(problem, sweep, em_update, workers)
+            step(problem, sweep, em_pass, F, D, workers)
     return problem.to_units(F, D)
 
 

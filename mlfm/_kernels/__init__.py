@@ -1,7 +1,7 @@
 """Compiled loops over blocks and over the tree: arrays in, arrays out, no model in them."""
 
 try:
-    from mlfm._kernels import blocks, pairs, tree
+    from mlfm._kernels import blocks, em, metric, pairs, scoring, tree
 except ImportError as error:
     raise ImportError(
         "mlfm's compiled kernels cannot be imported. If Python was started in the source tree of mlfm, start it "
@@ -9,4 +9,4 @@ except ImportError as error:
         "with 'python -m pip install mlfm'."
     ) from error
 
-__all__ = ["blocks", "pairs", "tree"]
+__all__ = ["blocks", "em", "metric", "pairs", "scoring", "tree"]

@@ -3,8 +3,8 @@
 # A row-major matrix is the transpose of the column-major matrix in the same memory, so every wrapper below swaps
 # sides, triangles or operands. When an integer width or a signature changes, this file changes and no other.
 
-from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk, dtrsm
-from scipy.linalg.cython_lapack cimport dpotrf, dpotri
+from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk, dtrmm, dtrsm, sgemm
+from scipy.linalg.cython_lapack cimport dgesv, dpotrf, dpotri, dsyev, dtrtri
 
 ctypedef int blas_int
 
@@ -34,6 +34,31 @@ cdef inline void gemm(
         return
     lda, ldb, ldc = at_least_one(lda), at_least_one(ldb), at_least_one(ldc)
     dgemm(&tb, &ta, &n, &m, &k, &alpha, <double *> b, &ldb, <double *> a, &lda, &beta, c, &ldc)
+
+
+cdef inline void gemm_single(
+    bint trans_a, bint trans_b, blas_int m, blas_int n, blas_int k, float alpha,
+    const float *a, blas_int lda, const float *b, blas_int ldb, float beta, float *c, blas_int ldc,
+) noexcept nogil:
+    """The same in single precision."""
+    cdef char ta = b'T' if trans_a else b'N'
+    cdef char tb = b'T' if trans_b else b'N'
+    if m == 0 or n == 0:
+        return
+    lda, ldb, ldc = at_least_one(lda), at_least_one(ldb), at_least_one(ldc)
+    sgemm(&tb, &ta, &n, &m, &k, &alpha, <float *> b, &ldb, <float *> a, &lda, &beta, c, &ldc)
+
+
+cdef inline void times_lower(
+    bint trans, blas_int m, blas_int n, const double *a, blas_int lda, double *x, blas_int ldx,
+) noexcept nogil:
+    """X <- X A (with trans: X A');  A n x n lower triangular, X m x n."""
+    cdef char side = b'L', uplo = b'U', diag = b'N'
+    cdef char t = b'T' if trans else b'N'
+    cdef double one = 1.0
+    if m == 0 or n == 0:
+        return
+    dtrmm(&side, &uplo, &t, &diag, &n, &m, &one, <double *> a, &lda, x, &ldx)
 
 
 cdef inline void syrk(
@@ -87,6 +112,36 @@ cdef inline blas_int inverse_from_cholesky(blas_int n, double *a, blas_int lda) 
     cdef blas_int info = 0
     if n > 0:
         dpotri(&uplo, &n, a, &lda, &info)
+    return info
+
+
+cdef inline blas_int invert_lower(blas_int n, double *a, blas_int lda) noexcept nogil:
+    """Lower triangle of A <- its inverse, A lower triangular."""
+    cdef char uplo = b'U', diag = b'N'
+    cdef blas_int info = 0
+    if n > 0:
+        dtrtri(&uplo, &diag, &n, a, &lda, &info)
+    return info
+
+
+cdef inline blas_int eigen_symmetric(
+    blas_int n, double *a, blas_int lda, double *values, double *work, blas_int size,
+) noexcept nogil:
+    """Rows of A <- eigenvectors of the symmetric A, by increasing eigenvalue; ``work`` of at least 3 n."""
+    cdef char job = b'V', uplo = b'U'
+    cdef blas_int info = 0
+    if n > 0:
+        dsyev(&job, &uplo, &n, a, &lda, values, work, &size, &info)
+    return info
+
+
+cdef inline blas_int solve_right(
+    blas_int n, blas_int m, double *a, blas_int lda, blas_int *pivots, double *x, blas_int ldx,
+) noexcept nogil:
+    """X <- X A^-1, A n x n and overwritten, X m x n; not 0 when A is singular."""
+    cdef blas_int info = 0
+    if n > 0 and m > 0:
+        dgesv(&n, &m, a, &lda, pivots, x, &ldx, &info)
     return info
 
 

@@ -1,4 +1,4 @@
-"""EM and parameter-expanded EM (PHB, section 3; Liu, Rubin and Wu 1998): two sweeps an evaluation."""
+"""EM and parameter-expanded EM (PHB, section 3; Liu, Rubin and Wu 1998): one pass over the data an evaluation."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord
 from mlfm.estimation.stopping import AitkenGain, Stays
-from mlfm.likelihood import condition, loglike, posterior_moments, score
+from mlfm.likelihood import condition, loglike, score
 from mlfm.sweep import Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
-#: Loadings and uniquenesses of a task's features from the moments V and W (see mlfm._kernels.blocks).
-Update = Callable[[Floats, Floats, Floats, float, Floats, NDArray[np.intp], Floats, Floats], None]
+#: A step's kernel (see mlfm._kernels.em): from a task's data and posterior to F, D, and the next moments C, B.
+Pass = Callable[
+    [Floats, Floats, Floats, Floats, float, Floats, NDArray[np.intp], int, Floats, Floats, Floats, Floats], None
+]
 
 
 def ascend(
@@ -25,18 +27,18 @@ def ascend(
     workers: Workers,
     watch: Callable[[Evaluation], None],
     *,
-    update: Update,
+    kernel: Pass,
 ) -> tuple[Floats, Floats]:
     """Climb from ``start`` until the projected gain stays below ``record.tol`` or ``record.maxiter`` steps are done.
 
     Fills ``record`` and tells ``watch`` of every evaluation; returns the parameters of the last one.
     """
-    F, D = start
+    F, D = start[0].copy(), start[1].copy()
     sweep = Sweep(problem.tree, problem.Y.shape[1])
+    condition(sweep, F, D, problem.Y, workers)
     gain, small_for_long = AitkenGain(), Stays(record.tol)
     steps = record.maxiter - len(record.evaluations) + 1
     for taken in range(max(steps, 1)):
-        condition(sweep, F, D, problem.Y, workers)
         llf = loglike(sweep, D, problem.squares, problem.nobs) + problem.loglike_shift
         if not np.isfinite(llf):
             raise FloatingPointError(f"the log-likelihood is {llf} after {taken} steps")
@@ -49,24 +51,24 @@ def ascend(
             record.reason = f"the projected gain stayed below tol = {record.tol:g}"
             break
         if taken < steps - 1:
-            F, D = step(problem, sweep, update, workers)
+            step(problem, sweep, kernel, F, D, workers)
     else:
         record.reason = f"maxiter = {record.maxiter} evaluations were made"
     record.score_norm = _score_norm(problem, sweep, F, D, workers)
     return F, D
 
 
-def step(problem: Problem, sweep: Sweep, update: Update, workers: Workers) -> tuple[Floats, Floats]:
-    """One step from the parameters that the sweep was conditioned on."""
-    F, D = np.empty((len(problem.Y), problem.tree.n_factors)), np.empty(len(problem.Y))
+def step(problem: Problem, sweep: Sweep, kernel: Pass, F: Floats, D: Floats, workers: Workers) -> None:
+    """One step from the parameters that the sweep was conditioned on; F, D and the sweep are those after it."""
 
-    def visit(i: int, task: Task, Z: Floats, P: Floats) -> None:
+    def renew(task: Task, Z: Floats, P: Floats, C: Floats, B: Floats) -> None:
         own = task.features
-        V, W = posterior_moments(task, Z, P, problem.Y, problem.nobs)
-        update(V, W, problem.squares[own], problem.nobs, problem.floor[own], task.leaves, F[own], D[own])
+        kernel(
+            problem.Y[own], Z, P, problem.squares[own], problem.nobs, problem.floor[own], task.leaves, sweep.tile,
+            F[own], D[own], C, B,
+        )  # fmt: skip
 
-    sweep.downward(visit, workers)
-    return F, D
+    sweep.turn(renew, workers)
 
 
 def _score_norm(problem: Problem, sweep: Sweep, F: Floats, D: Floats, workers: Workers) -> float:

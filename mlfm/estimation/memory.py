@@ -2,8 +2,9 @@
 
 The two-loop recursion is a linear combination of the gradient, the pairs and one application of the metric. Here its
 weights come from the products s_i'y_j, kept from one step to the next, so that the vectors, as large as the loadings,
-are read four times in all, task by task and in parallel. Uniquenesses (D), small beside the loadings (F), are kept
-apart, and those that are pressed against their floor are left out of every product.
+are read four times in all, task by task and while other things are done with the task. They are kept in single
+precision: a pair is a summary of curvature, and its products are taken of what is kept. Uniquenesses (D), small beside
+the loadings (F), are kept apart, and those that are pressed against their floor are left out of every product.
 """
 
 from __future__ import annotations
@@ -14,21 +15,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.pairs import add_combination, inner_products
+from mlfm._kernels.pairs import add_combination, inner_products, record_pair
 from mlfm.sweep import Task, Workers
 
 Floats = NDArray[np.float64]
-#: Overwrites the loadings' part of a gradient by a step's, and returns the uniquenesses' part of the step.
-Apply = Callable[[Floats, Floats], Floats]
+#: Does something with a task, by its number.
+Aside = Callable[[int], None]
+#: Applies a metric to the loadings' part of a gradient, in place, and to the uniquenesses' part, which it returns;
+#: calls its last arguments with every task, before and after.
+Apply = Callable[[Floats, Floats, Aside, Aside], Floats]
 
 
-class Products(NamedTuple):
-    """Inner products over the loadings that a new pair (s, y) and the new gradient g bring, summed over tasks."""
+class Direction(NamedTuple):
+    """A quasi-Newton direction: its loadings' part is what the metric made plus steps from memory."""
 
-    S_y: Floats  # of every s (the new one included) with the new y
-    Y_s: Floats  # of every y with the new s
-    S_g: Floats  # of every s with the new gradient
-    rest: Floats  # s's, y'y, s'(g + y), y'g, g'g
+    dD: Floats
+    along: float  # its product with the gradient
+    along_loadings: float  # the loadings' share of that
+    slots: NDArray[np.intp]
+    weights: Floats
 
 
 class Memory:
@@ -39,13 +44,13 @@ class Memory:
 
     def __init__(self, size: int, n: int, r: int, tasks: Sequence[Task], workers: Workers) -> None:
         self._tasks, self._workers = tasks, workers
-        # One slot more than pairs: a new pair is written before the oldest is given up.
-        self._SF, self._YF = np.empty((size + 1, n, r)), np.empty((size + 1, n, r))
-        self._SD, self._YD = np.empty((size + 1, n)), np.empty((size + 1, n))
-        self._SY = np.zeros((size + 1, size + 1))  # products over the loadings, by slot
-        self._SS, self._YY, self._SG = np.zeros(size + 1), np.zeros(size + 1), np.zeros(size + 1)
+        self._SF, self._YF = np.empty((size, n, r), np.float32), np.empty((size, n, r), np.float32)
+        self._SD, self._YD = np.empty((size, n)), np.empty((size, n))
+        # Over the loadings, by slot: s_i'y_j of pairs i no younger than j, s's, y'y, and s'g of the present gradient.
+        self._SY = np.zeros((size, size))
+        self._SS, self._YY, self._SG = np.zeros(size), np.zeros(size), np.zeros(size)
         self._size, self._slots = size, list[int]()
-        self._parts: list[Products] = []
+        self._parts = np.empty((len(tasks), 0))
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -56,22 +61,17 @@ class Memory:
 
     def open_slot(self) -> None:
         """Make room for a new pair, of which :meth:`record` writes the loadings' part."""
-        self._new = next(slot for slot in range(self._size + 1) if slot not in self._slots)
-        self._parts = [Products(np.empty(0), np.empty(0), np.empty(0), np.empty(0))] * len(self._tasks)
+        self.keep(min(len(self._slots), self._size - 1))
+        self._new = next(slot for slot in range(self._size) if slot not in self._slots)
+        self._parts = np.empty((len(self._tasks), len(self._slots) + 6))
 
     def record(self, i: int, F: Floats, F_before: Floats, g: Floats, g_before: Floats) -> None:
         """A task's part of the new pair and of its products; arguments are the task's rows."""
-        own, new = self._tasks[i].features, self._new
-        s, y = self._SF[new, own], self._YF[new, own]
-        np.subtract(F, F_before, out=s)
-        np.subtract(g_before, g, out=y)
-        slots = np.array([*self._slots, new], dtype=np.intp)
-        S_y, Y_s, S_g = np.empty(len(slots)), np.empty(len(slots)), np.empty(len(slots))
-        inner_products(self._SF[:, own], slots, y, S_y)
-        inner_products(self._YF[:, own], slots, s, Y_s)
-        inner_products(self._SF[:, own], slots, g, S_g)
-        rest = np.array([np.vdot(s, s), np.vdot(y, y), np.vdot(s, g_before), np.vdot(y, g), np.vdot(g, g)])
-        self._parts[i] = Products(S_y, Y_s, S_g, rest)
+        own, new, older = self._tasks[i].features, self._new, len(self._slots)
+        record_pair(
+            F, F_before, g, g_before, self._SF[:, own], np.array(self._slots, dtype=np.intp),
+            self._SF[new, own], self._YF[new, own], self._parts[i, :older], self._parts[i, older:],
+        )  # fmt: skip
 
     def close_slot(self, sD: Floats, yD: Floats, BsD: Floats, g: Floats) -> None:
         """Take the new pair in, damped towards Bs, what the model expected the gradient to fall by.
@@ -79,34 +79,31 @@ class Memory:
         Over the loadings Bs is the whole gradient of before, y + g. A pair that shows no curvature at all clears the
         memory: it comes from another region.
         """
-        new, slots = self._new, [*self._slots, self._new]
-        S_y, Y_s, S_g, rest = (np.sum(parts, axis=0) for parts in zip(*self._parts, strict=True))
-        ss, yy, sBs, yg, gg = (float(value) for value in rest)
-        sBs += float(sD @ BsD)
-        sy = float(S_y[-1] + sD @ yD)
-        if sBs > 0 and sy < self.DAMPING * sBs:
-            mix = 1 - (1 - self.DAMPING) * sBs / (sBs - sy)
-            # y <- (1 - mix) y + mix Bs
-            weight, only = np.array([mix]), np.zeros(1, dtype=np.intp)
+        new, older = self._new, np.array(self._slots, dtype=np.intp)
+        totals = self._parts.sum(axis=0)
+        S_g, (ss, sy, yy, sg, yg, gg) = totals[: len(older)], totals[len(older) :].tolist()
+        S_y = self._SG[older] - S_g  # y is the fall of g
+        sBs, s_y = sy + sg + float(sD @ BsD), sy + float(sD @ yD)
+        if sBs > 0 and s_y < self.DAMPING * sBs:
+            mix = 1 - (1 - self.DAMPING) * sBs / (sBs - s_y)
+            # y <- (1 - mix) y + mix Bs, and y - Bs = -g over the loadings
+            y = self._YF[new]
 
             def damp(i: int) -> None:
                 own = self._tasks[i].features
-                add_combination(g[None, own], only, weight, self._YF[new, own])
+                y[own] += mix * g[own]
 
             self._workers.run(damp, len(self._tasks))
             yD = (1 - mix) * yD + mix * BsD
-            S_y += mix * S_g
-            Y_s[-1] = S_y[-1]
-            yy += 2 * mix * yg + mix**2 * gg
-            sy = float(S_y[-1] + sD @ yD)
+            S_y, sy, yy = S_y + mix * S_g, sy + mix * sg, yy + 2 * mix * yg + mix**2 * gg
+            s_y = sy + float(sD @ yD)
         self._SD[new], self._YD[new] = sD, yD
-        self._SY[slots, new], self._SY[new, slots] = S_y, Y_s
-        self._SS[new], self._YY[new], self._SG[slots] = ss, yy, S_g
-        self._slots = slots[-self._size :] if sy > 0 else []
+        self._SY[older, new], self._SY[new, new] = S_y, sy
+        self._SS[new], self._YY[new], self._SG[older], self._SG[new] = ss, yy, S_g, sg
+        self._slots = [*self._slots, new] if s_y > 0 else []
 
-    def direction(self, gF: Floats, gD: Floats, free: Floats, apply: Apply, out: Floats) -> tuple[Floats, float]:
-        """The direction that the pairs make of a gradient: its loadings' part in ``out``; the uniquenesses' part and
-        the product with the gradient are returned.
+    def direction(self, gF: Floats, gD: Floats, free: Floats, apply: Apply, out: Floats) -> Direction:
+        """The direction that the pairs make of a gradient; ``out`` takes what the metric makes, see :meth:`add_steps`.
 
         ``gF`` is the gradient that the last pair was recorded with; ``free`` is 1 for free uniquenesses and 0 for
         fixed ones, where ``gD`` is 0.
@@ -120,35 +117,32 @@ class Memory:
         first = np.zeros(k)
         for i in reversed(range(k)):
             first[i] = (Sg[i] - first[i + 1 :] @ SY[i, i + 1 :]) / SY[i, i]
+        parts = np.empty((len(self._tasks), k + 1))
 
         def gradient_less_pairs(i: int) -> None:
             own = self._tasks[i].features
             out[own] = gF[own]
             add_combination(self._YF[:, own], at, -first, out[own])
 
-        self._workers.run(gradient_less_pairs, len(self._tasks))
-        dD = apply(out, gD - first @ YD) * free
-
-        parts = np.zeros((len(self._tasks), k + 1))
-
         def products(i: int) -> None:
             own = self._tasks[i].features
             inner_products(self._YF[:, own], at, out[own], parts[i, :k])
             parts[i, k] = np.vdot(gF[own], out[own])
 
-        self._workers.run(products, len(self._tasks))
+        dD = apply(out, gD - first @ YD, gradient_less_pairs, products) * free
+
         totals = parts.sum(axis=0)
-        Yr, along = totals[:k] + YD @ dD, float(totals[k] + gD @ dD)
+        Yr = totals[:k] + YD @ dD
         second = np.zeros(k)
         for i in range(k):
             second[i] = first[i] - (Yr[i] + second[:i] @ SY[:i, i]) / SY[i, i]
+        dD = dD + second @ SD
+        along_loadings = float(totals[k] + second @ self._SG[at])
+        return Direction(dD, along_loadings + float(gD @ dD), along_loadings, at, second)
 
-        def add_steps(i: int) -> None:
-            own = self._tasks[i].features
-            add_combination(self._SF[:, own], at, second, out[own])
-
-        self._workers.run(add_steps, len(self._tasks))
-        return dD + second @ SD, along + float(second @ Sg)
+    def add_steps(self, direction: Direction, own: slice, x: Floats) -> None:
+        """Add a direction's steps from memory to x, the rows ``own`` of an array like the loadings."""
+        add_combination(self._SF[:, own], direction.slots, direction.weights, x)
 
     def _usable(self, free: Floats) -> list[int]:
         """Slots whose pair shows curvature over the free coordinates."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import em_update, px_em_update
+from mlfm._kernels.em import em_pass, px_em_pass
 from mlfm.estimation.em import ascend
 from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord
@@ -35,6 +35,6 @@ class Method(NamedTuple):
 
 METHODS: dict[str, Method] = {
     "scoring": Method(scoring, 1_000, 1e-4),
-    "px-em": Method(partial(ascend, update=px_em_update), 50_000, 1e-2),
-    "em": Method(partial(ascend, update=em_update), 50_000, 1e-2),
+    "px-em": Method(partial(ascend, kernel=px_em_pass), 50_000, 1e-2),
+    "em": Method(partial(ascend, kernel=em_pass), 50_000, 1e-2),
 }

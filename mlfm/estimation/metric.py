@@ -15,17 +15,25 @@ below each node, so that one application takes one product of F' with G, a walk 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import project, scoring_step, weighted_norms
-from mlfm.sweep import Sweep, Task, Workers
+from mlfm._kernels.blocks import project
+from mlfm._kernels.metric import extend, observe, squared_length
+from mlfm._kernels.scoring import scoring_step
+from mlfm.sweep import Sweep, Workers
 
 Floats = NDArray[np.float64]
+#: Does something with a task, by its number, before or after the metric has.
+Aside = Callable[[int], None]
 
 LEAST_UNIQUE_SHARE = 1e-3  # 1 - h is held above this
+
+
+def _nothing(i: int) -> None:
+    pass
 
 
 class Metric:
@@ -46,72 +54,91 @@ class Metric:
         self._outer = [np.empty_like(message) for message in sweep.message]
         self._inner = [np.empty((p, o, o)) for p, o in zip(nodes, sweep.tree.ranks, strict=True)]
 
+    @property
+    def columns(self) -> NDArray[np.intp]:
+        """Boundaries of the levels' columns of the compressed loadings."""
+        return self._columns
+
     def observe(self, level: int, nodes: slice, P: Floats) -> None:
         """Take the posterior covariances of a run of nodes' paths."""
-        c = self._tree.columns[level]
-        if P.shape[1] == c:
-            return  # a root without factors
-        values, vectors = np.linalg.eigh(np.eye(P.shape[1] - c) - P[:, c:, c:])
-        inverse = (vectors / np.maximum(values, self._least_information)[:, None, :]) @ vectors.transpose(0, 2, 1)
-        self._inner[level][nodes] = inverse
-        if c:
-            above, message = P[:, :c, :c], self._sweep.message[level][nodes]
-            outer = np.linalg.solve(np.eye(c) - above @ message, above)
-            self._outer[level][nodes] = (outer + outer.transpose(0, 2, 1)) / 2
+        message, inner, outer = self._sweep.message[level], self._inner[level], self._outer[level]
+        observe(P, message[nodes], self._least_information, inner[nodes], outer[nodes])
 
-    def at(self, F: Floats, D: Floats, h: Floats) -> None:
-        """Complete the metric with the loadings, uniquenesses and leverages of its point."""
-        self._F, self._D = F, D
+    def at(self, F: Floats, D: Floats, h: Floats, GF: Floats, products: Sequence[tuple[Floats, Floats]]) -> None:
+        """Complete the metric with the loadings, uniquenesses and leverages of its point, and the gradient there.
+
+        ``products`` are T = F'G and M = G'D G (blocks by level) of every task's leaf groups.
+        """
+        self._F, self._D, self._GF, self._products = F, D, GF, products
         self._variances = 2 * D**2 / np.maximum(1 - h, LEAST_UNIQUE_SHARE) ** 2
 
-    def apply(self, GF: Floats, GD: Floats, workers: Workers) -> Floats:
-        """The scoring step that a gradient by loadings and uniquenesses asks for: GF is overwritten by the loadings'
-        part, and the uniquenesses' part is returned.
+    def squared_lengths(self, GD: Floats, workers: Workers) -> tuple[float, float]:
+        """The product of the gradient with its scoring step (the squared Newton decrement), of loadings and of
+        uniquenesses; GD is the uniquenesses' gradient.
+        """
+        parts = np.empty(len(self._products))
+
+        def measure(i: int, S: Floats, Q: Floats) -> None:
+            T, M = self._products[i]
+            parts[i] = squared_length(T, M, S, Q, self._columns)
+
+        self._walk([T for T, _ in self._products], measure, workers)
+        return float(parts.sum()), float(GD**2 @ self._variances)
+
+    def step(self, GD: Floats, out: Floats, workers: Workers) -> Floats:
+        """The scoring step that the gradient of the point asks for: the loadings' part in ``out``, the uniquenesses'
+        returned.
         """
 
-        def visit(task: Task, T: Floats, S: Floats, Q: Floats) -> None:
-            own = task.features
-            step = np.empty_like(GF[own])
-            scoring_step(self._F[own], self._D[own], GF[own], Q, S, self._columns, task.leaves, step)
-            GF[own] = step
+        def scale(i: int, S: Floats, Q: Floats) -> None:
+            own = self._sweep.tasks[i].features
+            out[own] = self._GF[own]
+            self._scale(i, S, Q, out)
 
-        self._walk(GF, workers, visit)
+        self._walk([T for T, _ in self._products], scale, workers)
         return GD * self._variances
 
-    def decrement(self, GF: Floats, GD: Floats, workers: Workers) -> float:
-        """The product of a gradient with its scoring step (the squared Newton decrement), without the step."""
-        parts: dict[int, float] = {}
+    def apply(
+        self, GF: Floats, GD: Floats, workers: Workers, before: Aside = _nothing, after: Aside = _nothing
+    ) -> Floats:
+        """The scoring step that any gradient asks for: the loadings' part overwrites GF, the uniquenesses' is returned.
 
-        def visit(task: Task, T: Floats, S: Floats, Q: Floats) -> None:
-            own = task.features
-            norms = np.empty(own.stop - own.start)
-            weighted_norms(self._D[own], GF[own], Q, self._columns, task.leaves, np.empty_like(GF[own]), norms)
-            parts[own.start] = float(norms.sum() + np.vdot(T, S))
-
-        self._walk(GF, workers, visit)
-        return sum(parts[task.features.start] for task in self._sweep.tasks) + float(GD**2 @ self._variances)
-
-    def _walk(self, GF: Floats, workers: Workers, visit: Callable[[Task, Floats, Floats, Floats], None]) -> None:
-        """Hand ``visit`` each task's T = F'G of leaf groups, and S and Q such that the step is D G Q + F S."""
-        tree, tasks = self._tree, self._sweep.tasks
-        r = tree.n_factors
-        # F'G over the features of every node: of leaf groups first, then summed towards the root.
-        inside: list[list[Floats]] = [[] for _ in tasks]
+        ``before`` and ``after`` see every task while its rows of GF are in the cache.
+        """
+        tasks, r = self._sweep.tasks, self._tree.n_factors
+        products = [np.empty((task.n_leaves, r, r)) for task in tasks]
 
         def ascend(i: int) -> None:
-            task = tasks[i]
-            T = np.zeros((task.n_leaves, r, r))
-            project(self._F[task.features], GF[task.features], task.leaves, T)
+            own = tasks[i].features
+            before(i)
+            project(self._F[own], GF[own], tasks[i].leaves, products[i])
+
+        def scale(i: int, S: Floats, Q: Floats) -> None:
+            self._scale(i, S, Q, GF)
+            after(i)
+
+        workers.run(ascend, len(tasks))
+        self._walk(products, scale, workers)
+        return GD * self._variances
+
+    def _scale(self, i: int, S: Floats, Q: Floats, G: Floats) -> None:
+        task = self._sweep.tasks[i]
+        own = task.features
+        scoring_step(self._F[own], self._D[own], S, Q, self._columns, task.leaves, self._sweep.tile, G[own])
+
+    def _walk(self, products: Sequence[Floats], visit: Callable[[int, Floats, Floats], None], workers: Workers) -> None:
+        """From the products T = F'G of every task's leaf groups to S and Q such that the step is (D G + F S) Q."""
+        tree, tasks, r = self._tree, self._sweep.tasks, self._tree.n_factors
+        # F'G over the features of every node: summed from the leaf groups towards the root.
+        inside: list[list[Floats]] = []
+        top: dict[tuple[int, int], Floats] = {}
+        for task, T in zip(tasks, products, strict=True):
             sums = [T]
             for parents in reversed(task.parents):
                 firsts = np.searchsorted(parents, np.arange(parents[-1] + 1))
                 sums.append(np.add.reduceat(sums[-1], firsts, axis=0))
-            inside[i] = sums[::-1]
-
-        workers.run(ascend, len(tasks))
-        top: dict[tuple[int, int], Floats] = {}
-        for task, sums in zip(tasks, inside, strict=True):
-            top[task.host] = top.get(task.host, 0) + sums[0]
+            inside.append(sums[::-1])
+            top[task.host] = top.get(task.host, 0) + sums[-1]
         for level in range(tree.leaf_level, 0, -1):
             for node in self._sweep.top[level]:
                 parent = level - 1, int(tree.parents[level][node])
@@ -131,7 +158,7 @@ class Metric:
             S, Q = coefficients[task.host]
             for depth, (nodes, parents) in enumerate(zip(task.nodes, task.parents, strict=True)):
                 S, Q = self._extend(task.host[0] + 1 + depth, nodes, parents, inside[i][depth + 1], S, Q)
-            visit(task, inside[i][-1], S @ Q, Q)
+            visit(i, S, Q)
 
         workers.run(descend, len(tasks))
 
@@ -139,10 +166,6 @@ class Metric:
         self, level: int, nodes: slice, parents: NDArray[np.intp], T: Floats, S_parent: Floats, Q_parent: Floats
     ) -> tuple[Floats, Floats]:
         """S and Q of a run of nodes from those of their parents, T being F'G over their features."""
-        c, own = self._tree.columns[level], self._tree.own(level)
-        S, Q = S_parent[parents], Q_parent[parents]
-        S[:, :c, own] = self._outer[level][nodes] @ T[:, :c, own]
-        S[:, own, :c] = T[:, own, :c]
-        S[:, own, own] = T[:, own, own] - 0.5 * self._inner[level][nodes] @ T[:, own, own]
-        Q[:, own, own] = self._inner[level][nodes]
+        S, Q = np.empty_like(T), np.empty_like(T)
+        extend(T, self._inner[level][nodes], self._outer[level][nodes], parents, S_parent, Q_parent, S, Q)
         return S, Q

@@ -15,17 +15,20 @@ All likelihoods and gradients here are per observation.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import gradient, leverages, px_em_update, rotate
-from mlfm.estimation.memory import Memory
+from mlfm._kernels.blocks import leaf_moments, rotate
+from mlfm._kernels.em import px_em_update
+from mlfm._kernels.scoring import slopes
+from mlfm.estimation.memory import Aside, Direction, Memory
 from mlfm.estimation.metric import Metric
 from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord
 from mlfm.estimation.stopping import Stays
-from mlfm.likelihood import condition, loglike, posterior_moments
+from mlfm.likelihood import condition, loglike
 from mlfm.sweep import Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
@@ -44,8 +47,8 @@ ROUNDING = 1e-13  # relative; losses below this are rounding
 class Climber:
     """A point on the way up, and the steps from it; all arrays of the size of the loadings live here, and move once.
 
-    ``F, D, llf`` are the point, ``gF, gD`` the gradient there and ``metric`` its metric; ``direction`` is what the next
-    step follows, ``trial`` where it leads.
+    ``F, D, llf`` are the point, ``gF, gD`` the gradient there and ``metric`` its metric. A step's loadings' part is
+    what the metric made, in ``scaled``, plus steps from memory; ``trial`` is where it leads.
     """
 
     def __init__(self, problem: Problem, start: tuple[Floats, Floats], workers: Workers) -> None:
@@ -56,20 +59,17 @@ class Climber:
         self.memory = Memory(MEMORY, n, r, self.tasks, workers)
         self.F, self.D = start[0].copy(), start[1]
         self.gF, self.gD = np.empty((n, r)), np.empty(n)
-        self.direction, self.trial = np.empty((n, r)), np.empty((n, r))
+        self.scaled, self.trial = np.empty((n, r)), np.empty((n, r))
         self._W: list[Floats] = [np.empty(0)] * len(self.tasks)
         self.damping = LEAST_DAMPING
-        self.llf = self._loglike(self.F, self.D)
+        condition(self.sweep, self.F, self.D, problem.Y, workers)
+        self.llf = self._loglike(self.D)
         if not np.isfinite(self.llf):
             raise FloatingPointError("the log-likelihood of the start is not finite")
         self._look_around(None)
 
-    def _loglike(self, F: Floats, D: Floats) -> float:
-        """The upward pass; -inf where the parameters are out of all bounds."""
-        try:
-            condition(self.sweep, F, D, self.problem.Y, self.workers)
-        except FloatingPointError:
-            return -np.inf
+    def _loglike(self, D: Floats) -> float:
+        """The log-likelihood of the parameters that the sweep was conditioned on; -inf where it is not finite."""
         value = loglike(self.sweep, D, self.problem.squares, self.problem.nobs) / self.problem.nobs
         return value if np.isfinite(value) else -np.inf
 
@@ -77,23 +77,23 @@ class Climber:
         """The downward pass at the point just evaluated: gradient and metric, and with the loadings of ``before`` the
         loadings' part of a new pair.
         """
-        problem, F, D = self.problem, self.F, self.D
-        h, metric = np.empty(len(D)), Metric(self.sweep, self.damping)
+        problem, F, D, sweep = self.problem, self.F, self.D, self.sweep
+        h, metric = np.empty(len(D)), Metric(sweep, self.damping)
+        products: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
 
         def visit(i: int, task: Task, Z: Floats, P: Floats) -> None:
             own = task.features
-            V, W = posterior_moments(task, Z, P, problem.Y, problem.nobs)
-            g = np.empty_like(V)
-            gradient(F[own], D[own], V, W, problem.squares[own], problem.nobs, task.leaves, g, self.gD[own])
-            leverages(F[own], D[own], P, task.leaves, V, h[own])
-            g /= problem.nobs
+            g, W, T, M = np.empty_like(F[own]), np.empty_like(P), np.zeros_like(P), np.empty_like(P)
+            slopes(
+                problem.Y[own], F[own], D[own], Z, P, problem.squares[own], problem.nobs, metric.columns, task.leaves,
+                sweep.tile, W, g, self.gD[own], h[own], T, M,
+            )  # fmt: skip
             if before is not None:
                 self.memory.record(i, F[own], before[own], g, self.gF[own])
-            self.gF[own], self._W[i] = g, W
+            self.gF[own], self._W[i], products[i] = g, W, (T, M)
 
-        self.sweep.downward(visit, self.workers, metric.observe)
-        self.gD /= problem.nobs
-        metric.at(F, D, h)
+        sweep.downward(visit, self.workers, metric.observe)
+        metric.at(F, D, h, self.gF, products)
         self.metric = metric
         # A uniqueness pressed against its floor stays there.
         self.free: Floats = np.where(problem.on_floor(D) & (self.gD < 0), 0.0, 1.0)
@@ -106,37 +106,42 @@ class Climber:
 
     def decrement(self) -> float:
         """The gradient times the scoring step."""
-        return self.metric.decrement(self.gF, self.slopeD, self.workers)
+        self._along_loadings, uniquenesses = self.metric.squared_lengths(self.slopeD, self.workers)
+        return self._along_loadings + uniquenesses
 
-    def scoring_direction(self) -> Floats:
-        """The plain scoring step into ``direction``; its uniquenesses' part is returned."""
-        self.direction[:] = self.gF
-        dD: Floats = self.metric.apply(self.direction, self.slopeD, self.workers) * self.free
-        return dD
+    def scoring_direction(self) -> Direction:
+        """The plain scoring step, after :meth:`decrement`."""
+        dD: Floats = self.metric.step(self.slopeD, self.scaled, self.workers) * self.free
+        along = self._along_loadings + float(self.slopeD @ dD)
+        return Direction(dD, along, self._along_loadings, np.empty(0, dtype=np.intp), np.empty(0))
 
-    def quasi_newton_direction(self) -> tuple[Floats, float]:
-        """The quasi-Newton step likewise, and its product with the gradient."""
+    def quasi_newton_direction(self) -> Direction:
+        """The step that the pairs in memory make of the metric."""
 
-        def apply(GF: Floats, GD: Floats) -> Floats:
-            return self.metric.apply(GF, GD, self.workers)
+        def apply(GF: Floats, GD: Floats, before: Aside, after: Aside) -> Floats:
+            return self.metric.apply(GF, GD, self.workers, before, after)
 
-        return self.memory.direction(self.gF, self.slopeD, self.free, apply, self.direction)
+        return self.memory.direction(self.gF, self.slopeD, self.free, apply, self.scaled)
 
-    def try_step(self, dD: Floats) -> tuple[float, Floats, bool]:
-        """A full step along ``direction``, D within its bounds: log-likelihood, D, and whether it gained enough."""
+    def try_step(self, direction: Direction) -> tuple[float, Floats, bool]:
+        """A full step, D within its bounds: log-likelihood and D there, and whether it gained enough."""
         lowest = np.maximum(self.problem.floor, SHRINK * self.D)
         highest = np.maximum(GROW * self.D, REVIVE)  # features have variance 1
-        D = np.clip(self.D + dD, lowest, highest)
-        parts = np.empty(len(self.tasks))
+        D = np.clip(self.D + direction.dD, lowest, highest)
 
-        def move(i: int) -> None:
-            own = self.tasks[i].features
-            np.add(self.F[own], self.direction[own], out=self.trial[own])
-            parts[i] = np.vdot(self.gF[own], self.direction[own])
+        def moments(task: Task, C: Floats, B: Floats) -> None:
+            own = task.features
+            F = self.trial[own]
+            np.add(self.F[own], self.scaled[own], out=F)
+            self.memory.add_steps(direction, own, F)
+            leaf_moments(F, D[own], self.problem.Y[own], task.leaves, self.sweep.tile, C, B)
 
-        self.workers.run(move, len(self.tasks))
-        predicted = float(parts.sum() + self.gD @ (D - self.D))
-        llf = self._loglike(self.trial, D)
+        try:
+            self.sweep.upward(moments, self.workers)
+        except FloatingPointError:  # out of all bounds
+            return -np.inf, D, False
+        llf = self._loglike(D)
+        predicted = direction.along_loadings + float(self.gD @ (D - self.D))
         return llf, D, llf >= self.llf + SUFFICIENT * predicted - ROUNDING * abs(self.llf)
 
     def accept(self, llf: float, D: Floats, dD: Floats) -> None:
@@ -161,23 +166,16 @@ class Climber:
         def step(i: int) -> None:
             task = self.tasks[i]
             own = task.features
-            V = self.gF[own] * (problem.nobs * self.D[own, None])
-            product = np.empty_like(V)
-            rotate(self.F[own], self._W[i], task.leaves, product)
-            V += product
+            V = self.trial[own]
+            rotate(self.F[own], self._W[i], task.leaves, V)
+            V += self.gF[own] * (problem.nobs * self.D[own, None])
             px_em_update(
-                V,
-                self._W[i],
-                problem.squares[own],
-                problem.nobs,
-                problem.floor[own],
-                task.leaves,
-                self.trial[own],
-                D[own],
-            )
+                self._W[i], problem.squares[own], problem.nobs, problem.floor[own], task.leaves, V, D[own]
+            )  # fmt: skip
 
         self.workers.run(step, len(self.tasks))
-        llf = self._loglike(self.trial, D)
+        condition(self.sweep, self.trial, D, problem.Y, self.workers)
+        llf = self._loglike(D)
         gain = llf - self.llf
         self.damping = min(max(DAMP * self.damping, FIRST_DAMPING), 1.0)
         if gain >= 0:
@@ -217,11 +215,13 @@ def scoring(
     while True:
         decrement = climber.decrement()
         near = decrement < NEAR * n
-        kinds, predicted, dD = ["scoring"], decrement, np.empty(0)
+        predicted = decrement
+        attempts: list[tuple[str, Callable[[], Direction]]] = [("scoring", climber.scoring_direction)]
         while near and len(climber.memory):
-            dD, along = climber.quasi_newton_direction()
-            if LEAST_RATIO * decrement < along < largest_ratio * decrement:
-                kinds, predicted = ["quasi-newton", "scoring"], along
+            quasi_newton = climber.quasi_newton_direction()
+            if LEAST_RATIO * decrement < quasi_newton.along < largest_ratio * decrement:
+                predicted = quasi_newton.along
+                attempts.insert(0, ("quasi-newton", partial(_given, quasi_newton)))
                 break
             climber.memory.keep(len(climber.memory) // 2)
         expected = 0.5 * max(predicted, decrement) * nobs
@@ -236,19 +236,17 @@ def scoring(
             break
 
         largest_ratio = min(2 * largest_ratio, MOST_RATIO)
-        for kind in kinds:
-            if kind == "scoring":
-                dD = climber.scoring_direction()
-            llf, D, enough = climber.try_step(dD)
+        for kind, propose in attempts:
+            direction = propose()
+            llf, D, enough = climber.try_step(direction)
             note(llf, expected, kind, enough)
             if enough:
+                climber.accept(llf, D, direction.dD)
+                if not near:
+                    climber.memory.keep(min(1, len(climber.memory)))
                 break
             largest_ratio = FIRST_RATIO
             climber.memory.keep(0)
-        if enough:
-            climber.accept(llf, D, dD)
-            if not near:
-                climber.memory.keep(min(1, len(climber.memory)))
         else:
             gain = climber.px_em()
             note(climber.llf + min(gain, 0), expected, "px-em", gain >= 0)
@@ -260,3 +258,7 @@ def scoring(
                 small_for_long = Stays(record.tol)
     record.score_norm = climber.score_norm()
     return climber.F, climber.D
+
+
+def _given(direction: Direction) -> Direction:
+    return direction

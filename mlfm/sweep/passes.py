@@ -11,6 +11,7 @@ from mlfm._kernels.tree import eliminate, substitute
 from mlfm.sweep.tasks import Task, cut
 from mlfm.sweep.threads import Workers
 from mlfm.sweep.tree import Tree
+from mlfm.tiles import tile_rows
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +20,8 @@ Moments = Callable[[Task, Floats, Floats], None]
 #: Takes a task's number, the task, and the posterior means Z (leaves x r x columns) and covariances P (leaves x r x r)
 #: of its leaf groups.
 Visitor = Callable[[int, Task, Floats, Floats], None]
+#: From the posterior (Z, P) of a task's leaf groups to the moments (C, B) of the next sweep, to be filled.
+Renewal = Callable[[Task, Floats, Floats, Floats, Floats], None]
 #: Takes a run of nodes of one level and the posterior covariances of their paths (nodes x path x path).
 Watcher = Callable[[int, slice, Floats], None]
 
@@ -45,6 +48,8 @@ class Sweep:
         self.R = [np.empty((p, o, o)) for p, o in zip(nodes, tree.ranks, strict=True)]
         self.A = [np.empty((p, o, c)) for p, o, c in zip(nodes, tree.ranks, tree.columns[:-1], strict=True)]
         self.b = [np.empty((p, o, columns)) for p, o in zip(nodes, tree.ranks, strict=True)]
+        #: Rows of data to handle at once.
+        self.tile = tile_rows(columns, tree.n_factors)
         #: What each node tells its ancestors about themselves: a precision over their factors.
         self.message = [np.empty((p, c, c)) for p, c in zip(nodes, tree.columns[:-1], strict=True)]
         self._logdet = [np.empty(p) for p in nodes]
@@ -77,22 +82,58 @@ class Sweep:
 
     def upward(self, moments: Moments, workers: Workers) -> None:
         """From the leaf groups' moments to R, A, b and the log-determinant of every node."""
-        tree, columns = self.tree, self.columns
         handed_up: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
 
         def ascend(i: int) -> None:
             task = self.tasks[i]
-            r = tree.n_factors
-            C, B = np.zeros((task.n_leaves, r, r)), np.empty((task.n_leaves, r, columns))
+            C, B = self._room_for_moments(task)
             moments(task, C, B)
-            for depth in reversed(range(len(task.nodes))):
-                above = task.nodes[depth - 1].stop - task.nodes[depth - 1].start if depth else 1
-                C, B = self._eliminate(task.host[0] + 1 + depth, task.nodes[depth], task.parents[depth], above, C, B)
-            handed_up[i] = C[0], B[0]
+            handed_up[i] = self._ascend(task, C, B)
 
         workers.run(ascend, len(self.tasks))
+        self._ascend_top(handed_up)
 
-        # The top of the tree: few nodes, one after the other, sums in task order.
+    def downward(self, visit: Visitor, workers: Workers, watch: Watcher = _watch_nothing) -> None:
+        """From R, A and b to the posterior of every leaf group's path, handed to ``visit`` task by task.
+
+        ``watch`` sees the posterior covariance of every node on the way, each node once.
+        """
+        top = self._descend_top(watch)
+
+        def descend(i: int) -> None:
+            visit(i, self.tasks[i], *self._descend(self.tasks[i], top, watch))
+
+        workers.run(descend, len(self.tasks))
+
+    def turn(self, renew: Renewal, workers: Workers) -> None:
+        """Downward and upward again in one visit to every task: ``renew`` makes the next moments of the posterior."""
+        top = self._descend_top(_watch_nothing)
+        handed_up: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
+
+        def descend_and_ascend(i: int) -> None:
+            task = self.tasks[i]
+            Z, P = self._descend(task, top, _watch_nothing)
+            C, B = self._room_for_moments(task)
+            renew(task, Z, P, C, B)
+            handed_up[i] = self._ascend(task, C, B)
+
+        workers.run(descend_and_ascend, len(self.tasks))
+        self._ascend_top(handed_up)
+
+    def _room_for_moments(self, task: Task) -> tuple[Floats, Floats]:
+        r = self.tree.n_factors
+        return np.zeros((task.n_leaves, r, r)), np.empty((task.n_leaves, r, self.columns))
+
+    def _ascend(self, task: Task, C: Floats, B: Floats) -> tuple[Floats, Floats]:
+        """From the moments of a task's leaf groups to what it hands up to its host."""
+        for depth in reversed(range(len(task.nodes))):
+            above = task.nodes[depth - 1].stop - task.nodes[depth - 1].start if depth else 1
+            C, B = self._eliminate(task.host[0] + 1 + depth, task.nodes[depth], task.parents[depth], above, C, B)
+        return C[0], B[0]
+
+    def _ascend_top(self, handed_up: list[tuple[Floats, Floats]]) -> None:
+        """The top of the tree: few nodes, one after the other, sums in task order."""
+        tree = self.tree
         sums: dict[tuple[int, int], tuple[Floats, Floats]] = {}
 
         def add(host: tuple[int, int], C: Floats, B: Floats) -> None:
@@ -112,6 +153,28 @@ class Sweep:
                 if level:
                     add((level - 1, int(tree.parents[level][node])), up_C[0], up_B[0])
 
+    def _descend_top(self, watch: Watcher) -> dict[tuple[int, int], tuple[Floats, Floats]]:
+        """Posterior of the paths of the nodes above the tasks."""
+        no_factors = np.empty((1, 0, self.columns)), np.empty((1, 0, 0))
+        top: dict[tuple[int, int], tuple[Floats, Floats]] = {}
+        only = np.zeros(1, dtype=np.intp)
+        for level, nodes in enumerate(self.top):
+            for node in nodes:
+                above = top[level - 1, int(self.tree.parents[level][node])] if level else no_factors
+                top[level, node] = self._substitute(level, slice(node, node + 1), only, *above)
+                watch(level, slice(node, node + 1), top[level, node][1])
+        return top
+
+    def _descend(
+        self, task: Task, top: dict[tuple[int, int], tuple[Floats, Floats]], watch: Watcher
+    ) -> tuple[Floats, Floats]:
+        """Posterior of the paths of a task's leaf groups, from that of its host."""
+        Z, P = top[task.host]
+        for depth, (nodes, parents) in enumerate(zip(task.nodes, task.parents, strict=True)):
+            Z, P = self._substitute(task.host[0] + 1 + depth, nodes, parents, Z, P)
+            watch(task.host[0] + 1 + depth, nodes, P)
+        return Z, P
+
     def _eliminate(
         self, level: int, nodes: slice, parents: NDArray[np.intp], n_parents: int, C: Floats, B: Floats
     ) -> tuple[Floats, Floats]:
@@ -122,31 +185,6 @@ class Sweep:
             self.message[level][nodes], self._logdet[level][nodes], up_C, up_B,
         )  # fmt: skip
         return up_C, up_B
-
-    def downward(self, visit: Visitor, workers: Workers, watch: Watcher = _watch_nothing) -> None:
-        """From R, A and b to the posterior of every leaf group's path, handed to ``visit`` task by task.
-
-        ``watch`` sees the posterior covariance of every node on the way, each node once.
-        """
-        tree = self.tree
-        no_factors = np.empty((1, 0, self.columns)), np.empty((1, 0, 0))
-        top: dict[tuple[int, int], tuple[Floats, Floats]] = {}
-        only = np.zeros(1, dtype=np.intp)
-        for level, nodes in enumerate(self.top):
-            for node in nodes:
-                above = top[level - 1, int(tree.parents[level][node])] if level else no_factors
-                top[level, node] = self._substitute(level, slice(node, node + 1), only, *above)
-                watch(level, slice(node, node + 1), top[level, node][1])
-
-        def descend(i: int) -> None:
-            task = self.tasks[i]
-            Z, P = top[task.host]
-            for depth, (nodes, parents) in enumerate(zip(task.nodes, task.parents, strict=True)):
-                Z, P = self._substitute(task.host[0] + 1 + depth, nodes, parents, Z, P)
-                watch(task.host[0] + 1 + depth, nodes, P)
-            visit(i, task, Z, P)
-
-        workers.run(descend, len(self.tasks))
 
     def _substitute(
         self, level: int, nodes: slice, parents: NDArray[np.intp], Z_parent: Floats, P_parent: Floats

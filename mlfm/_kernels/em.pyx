@@ -1,0 +1,165 @@
+"""The EM steps: from the posterior of the factors to new loadings and uniquenesses, and on to the next sweep's moments.
+
+One pass over the data: a tile's V is turned into its new loadings, and these into its part of the next C and B, while
+its rows of Y are in the cache (PHB, section 3; parameter expansion: Liu, Rubin and Wu 1998).
+"""
+
+from libc.stdlib cimport free, malloc
+
+from mlfm._kernels._blas cimport blas_int, cholesky, invert_lower, narrow, times_lower
+from mlfm._kernels._tiles cimport (
+    Room, add_moments, close_room, cross_moments, open_room, real, row_products, second_moments, sqrt, take_factors,
+)
+
+# From X = V L^-T, W = L L', to new loadings, in place, with the inverse of L at hand.
+ctypedef void (*Finish)(blas_int rows, blas_int r, double nobs, const double *inverse, double *X) noexcept nogil
+
+
+cdef void expanded(blas_int rows, blas_int r, double nobs, const double *inverse, double *X) noexcept nogil:
+    """With factors of covariance L L'/nobs the step is V W^-1 L / sqrt(nobs) = X / sqrt(nobs)."""
+    cdef Py_ssize_t i
+    cdef double scale = 1.0 / sqrt(nobs)
+    for i in range(<Py_ssize_t> rows * r):
+        X[i] *= scale
+
+
+cdef void plain(blas_int rows, blas_int r, double nobs, const double *inverse, double *X) noexcept nogil:
+    """V W^-1 = X L^-1."""
+    times_lower(False, rows, r, inverse, r, X, r)
+
+
+cdef inline bint whitening(blas_int r, double *W) noexcept nogil:
+    """Lower triangle of W <- the inverse of its Cholesky factor L; False where W is not positive definite."""
+    return cholesky(r, W, r) == 0 and invert_lower(r, W, r) == 0
+
+
+cdef inline void update(
+    blas_int rows, blas_int r, const double *inverse, const double *squares, double nobs, const double *floor,
+    Finish finish, double *F, double *D,
+) noexcept nogil:
+    """F, which holds V, <- new loadings, and D_j = (||y_j||^2 - v_j W^-1 v_j') / nobs, held above the floor.
+
+    F_j V_j' of the EM step F = V W^-1 is the squared length of a row of X = V L^-T.
+    """
+    cdef Py_ssize_t j
+    cdef double d
+    times_lower(True, rows, r, inverse, r, F, r)
+    row_products(rows, r, F, F, D)
+    for j in range(rows):
+        d = (squares[j] - D[j]) / nobs
+        D[j] = d if d > floor[j] else floor[j]
+    finish(rows, r, nobs, inverse, F)
+
+
+cdef int sweep_tiles(
+    const real[:, ::1] Y, const double[:, :, ::1] Z, const double[:, :, ::1] P, const double[::1] squares,
+    double nobs, const double[::1] floor, const Py_ssize_t[::1] offsets, Py_ssize_t tile, Finish finish,
+    double[:, ::1] F, double[::1] D, double[:, :, ::1] C, double[:, :, ::1] B,
+) except -1:
+    cdef blas_int r = narrow(F.shape[1]), N = narrow(Y.shape[1]), rows
+    cdef Py_ssize_t g, a, b
+    cdef Room room
+    cdef bint singular = False
+    cdef double beta
+    cdef double *W
+    if r == 0:
+        for a in range(D.shape[0]):
+            D[a] = max(squares[a] / nobs, floor[a])
+        return 0
+    if tile < 1:
+        raise ValueError("a tile has at least one row")
+    W = <double *> malloc(<size_t> r * r * sizeof(double))
+    try:
+        if not open_room(&room, tile, r, N, real is float) or W == NULL:
+            raise MemoryError
+        with nogil:
+            for g in range(offsets.shape[0] - 1):
+                second_moments(r, N, &P[g, 0, 0], &Z[g, 0, 0], nobs, W)
+                if not whitening(r, W):
+                    singular = True
+                    break
+                take_factors(r, N, &Z[g, 0, 0], &Y[0, 0], &room)
+                a, beta = offsets[g], 0.0
+                while a < offsets[g + 1]:
+                    b = min(a + tile, offsets[g + 1])
+                    rows = <blas_int> (b - a)
+                    cross_moments(rows, r, N, &Y[a, 0], &Z[g, 0, 0], &room, &F[a, 0])
+                    update(rows, r, W, &squares[a], nobs, &floor[a], finish, &F[a, 0], &D[a])
+                    add_moments(rows, r, N, &F[a, 0], &D[a], &Y[a, 0], beta, &room, &C[g, 0, 0], &B[g, 0, 0])
+                    a, beta = b, 1.0
+    finally:
+        close_room(&room)
+        free(W)
+    if singular:
+        raise FloatingPointError("the second moments of the factors are not positive definite")
+    return 0
+
+
+def em_pass(
+    const real[:, ::1] Y,               # IN   n x N
+    const double[:, :, ::1] Z,          # IN   k x r x N
+    const double[:, :, ::1] P,          # IN   k x r x r
+    const double[::1] squares,          # IN   n, sum of squares of every feature
+    double nobs,                        # IN
+    const double[::1] floor,            # IN   n
+    const Py_ssize_t[::1] offsets,      # IN   k + 1
+    Py_ssize_t tile,                    # IN   rows handled at once
+    double[:, ::1] F,                   # OUT  n x r
+    double[::1] D,                      # OUT  n
+    double[:, :, ::1] C,                # OUT  k x r x r, lower triangles
+    double[:, :, ::1] B,                # OUT  k x r x N
+):
+    """The EM step F_g = V_g W_g^-1, D_j = (||y_j||^2 - F_j V_j') / nobs, and C and B at the new F and D."""
+    sweep_tiles(Y, Z, P, squares, nobs, floor, offsets, tile, plain, F, D, C, B)
+
+
+def px_em_pass(
+    const real[:, ::1] Y,               # IN   n x N
+    const double[:, :, ::1] Z,          # IN   k x r x N
+    const double[:, :, ::1] P,          # IN   k x r x r
+    const double[::1] squares,          # IN   n, sum of squares of every feature
+    double nobs,                        # IN
+    const double[::1] floor,            # IN   n
+    const Py_ssize_t[::1] offsets,      # IN   k + 1
+    Py_ssize_t tile,                    # IN   rows handled at once
+    double[:, ::1] F,                   # OUT  n x r
+    double[::1] D,                      # OUT  n
+    double[:, :, ::1] C,                # OUT  k x r x r, lower triangles
+    double[:, :, ::1] B,                # OUT  k x r x N
+):
+    """The parameter-expanded EM step, and C and B at the new F and D.
+
+    With W = L L' (lower, coarse to fine) the expanded model's factors have covariance L L' / nobs, and the loadings
+    are V L^-T / sqrt(nobs). D is the EM step's.
+    """
+    sweep_tiles(Y, Z, P, squares, nobs, floor, offsets, tile, expanded, F, D, C, B)
+
+
+def px_em_update(
+    double[:, :, ::1] W,                # IN     k x r x r; overwritten
+    const double[::1] squares,          # IN     n, sum of squares of every feature
+    double nobs,                        # IN
+    const double[::1] floor,            # IN     n
+    const Py_ssize_t[::1] offsets,      # IN     k + 1
+    double[:, ::1] F,                   # INOUT  n x r: V, then the new loadings
+    double[::1] D,                      # OUT    n
+):
+    """The parameter-expanded EM step alone, from moments at hand."""
+    cdef blas_int r = narrow(F.shape[1])
+    cdef Py_ssize_t g, a
+    cdef bint singular = False
+    if r == 0:
+        for a in range(D.shape[0]):
+            D[a] = max(squares[a] / nobs, floor[a])
+        return
+    with nogil:
+        for g in range(offsets.shape[0] - 1):
+            a = offsets[g]
+            if not whitening(r, &W[g, 0, 0]):
+                singular = True
+                break
+            if offsets[g + 1] > a:
+                update(<blas_int> (offsets[g + 1] - a), r, &W[g, 0, 0], &squares[a], nobs, &floor[a], expanded,
+                       &F[a, 0], &D[a])
+    if singular:
+        raise FloatingPointError("the second moments of the factors are not positive definite")
