@@ -145,11 +145,22 @@ cdef inline void gradient_rows(
     """
     cdef Py_ssize_t i, j
     cdef double scale
-    gemm(False, False, rows, r, r, -1.0, F, r, W, r, 0.0, dF, r)
+    row_products(rows, r, F, V, dD)
+    gemm(False, False, rows, r, r, -1.0, F, r, W, r, 1.0, V, r)
     for i in range(rows):
         scale = share / D[i]
         for j in range(i * r, (i + 1) * r):
-            dF[j] = dF[j] + V[j]  # V - F W
-            V[j] = V[j] + dF[j]
-            dF[j] = dF[j] * scale
-        dD[i] = 0.5 * share * ((squares[i] - inner(r, F + i * r, V + i * r)) / D[i] - nobs) / D[i]
+            dF[j] = V[j] * scale
+        dD[i] = 0.5 * share * ((squares[i] - dD[i] - inner(r, F + i * r, V + i * r)) / D[i] - nobs) / D[i]
+
+
+cdef inline void scale_rows(
+    Py_ssize_t rows, Py_ssize_t r, const double *weights, const double *X, double *out,
+) noexcept nogil:
+    """out_i = weights_i X_i."""
+    cdef Py_ssize_t i, j
+    cdef double weight
+    for i in range(rows):
+        weight = weights[i]
+        for j in range(i * r, (i + 1) * r):
+            out[j] = weight * X[j]

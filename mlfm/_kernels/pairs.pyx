@@ -24,6 +24,14 @@ cdef inline void widen(Py_ssize_t length, const float *x, double *out) noexcept 
         out[j] = x[j]
 
 
+cdef inline void difference(Py_ssize_t length, const double *x, const double *y, float *kept, double *out) noexcept nogil:
+    """x - y as it is kept, and what that is in double precision."""
+    cdef Py_ssize_t j
+    for j in range(length):
+        kept[j] = <float> (x[j] - y[j])
+    widen(length, kept, out)
+
+
 def inner_products(
     const float[:, :, :] stack,         # IN   k x n x r
     const Py_ssize_t[::1] slots,        # IN   q
@@ -77,7 +85,7 @@ def record_pair(
     double[::1] own,                    # OUT    6, sums of s s, s y, y y, s g, y g, g g
 ):
     """A new pair, and the inner products that it brings: of s and y as they are kept, in single precision."""
-    cdef Py_ssize_t i, j, chunk, start, length, size = F.shape[0] * F.shape[1]
+    cdef Py_ssize_t i, chunk, start, length, size = F.shape[0] * F.shape[1]
     cdef double step[CHUNK]
     cdef double fall[CHUNK]
     cdef double wide[CHUNK]
@@ -92,11 +100,8 @@ def record_pair(
             start = chunk * CHUNK
             length = min(CHUNK, size - start)
             now = &g[0, 0] + start
-            for j in range(length):
-                (&s[0, 0] + start)[j] = <float> ((&F[0, 0] + start)[j] - (&F_before[0, 0] + start)[j])
-                (&y[0, 0] + start)[j] = <float> ((&g_before[0, 0] + start)[j] - now[j])
-            widen(length, &s[0, 0] + start, step)
-            widen(length, &y[0, 0] + start, fall)
+            difference(length, &F[0, 0] + start, &F_before[0, 0] + start, &s[0, 0] + start, step)
+            difference(length, &g_before[0, 0] + start, now, &y[0, 0] + start, fall)
             own[0] += dot(length, step, step)
             own[1] += dot(length, step, fall)
             own[2] += dot(length, fall, fall)

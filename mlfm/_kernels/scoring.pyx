@@ -8,7 +8,8 @@ from libc.string cimport memcpy
 
 from mlfm._kernels._blas cimport blas_int, cholesky, gemm, mirror_lower, narrow, syrk, times_lower
 from mlfm._kernels._tiles cimport (
-    Room, close_room, cross_moments, gradient_rows, open_room, real, row_products, second_moments, sqrt, take_factors,
+    Room, close_room, cross_moments, gradient_rows, open_room, real, row_products, scale_rows,
+    second_moments, sqrt, take_factors,
 )
 
 
@@ -53,7 +54,7 @@ def slopes(
     """The gradient of every leaf group, and its products that the metric is applied to."""
     cdef blas_int r = narrow(F.shape[1]), N = narrow(Y.shape[1]), rows
     cdef Py_ssize_t k, a, b, i, j, level, c
-    cdef double beta, scale, share = 1.0 / nobs
+    cdef double beta, share = 1.0 / nobs
     cdef double *K
     cdef bint factored
     cdef Room room
@@ -86,9 +87,8 @@ def slopes(
                     gradient_rows(rows, r, &F[a, 0], &D[a], room.moments, &W[k, 0, 0], &squares[a], nobs, share,
                                   &G[a, 0], &g[a])
                     for i in range(rows):
-                        scale = sqrt(D[a + i])
-                        for j in range(r):
-                            room.scaled[i * r + j] = scale * G[a + i, j]
+                        h[a + i] = sqrt(D[a + i])
+                    scale_rows(rows, r, &h[a], &G[a, 0], room.scaled)
                     gemm(True, False, r, r, rows, 1.0, &F[a, 0], r, &G[a, 0], r, beta, &T[k, 0, 0], r)
                     for level in range(columns.shape[0] - 1):
                         c = columns[level]
@@ -114,7 +114,7 @@ def scoring_step(
 ):
     """G_k <- (D_k G_k + F_k S_k) Q_k: what the inverse block information makes of a gradient."""
     cdef blas_int r = narrow(F.shape[1]), rows, o
-    cdef Py_ssize_t k, a, b, i, j, c, level
+    cdef Py_ssize_t k, a, b, c, level
     cdef double *X
     if r == 0:
         return
@@ -130,9 +130,7 @@ def scoring_step(
                 while a < offsets[k + 1]:
                     b = min(a + tile, offsets[k + 1])
                     rows = <blas_int> (b - a)
-                    for i in range(rows):
-                        for j in range(r):
-                            X[i * r + j] = D[a + i] * G[a + i, j]
+                    scale_rows(rows, r, &D[a], &G[a, 0], X)
                     gemm(False, False, rows, r, r, 1.0, &F[a, 0], r, &S[k, 0, 0], r, 1.0, X, r)
                     for level in range(columns.shape[0] - 1):
                         c, o = columns[level], <blas_int> (columns[level + 1] - columns[level])
