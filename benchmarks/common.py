@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 import mlfm
-from mlfm.estimation import Problem
-from mlfm.sweep import Tree, available_cpus
+from mlfm.estimation import STARTS, Problem
+from mlfm.standardised import Standardised
+from mlfm.sweep import Tree, Workers, available_cpus
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("numpy", "scipy", "pandas", "statsmodels", "scikit-learn")
@@ -66,7 +67,13 @@ def simulated(n, groups, ranks, nobs, snr=4.0, seed=0):
 def problem(n, groups, ranks, nobs, **options):
     """The estimation problem of simulated data."""
     tree, Y = simulated(n, groups, ranks, nobs, **options)
-    return Problem.of(tree, Y, 1e-4)
+    return Problem.of(tree, Standardised.of(Y.T, np.arange(n), False), 1e-4)
+
+
+def begin(problem, start="top-down"):
+    """Where a fit of a problem begins."""
+    with Workers() as workers:
+        return STARTS[start](problem, np.random.default_rng(0), workers)
 
 
 def hierarchy(n, groups):

@@ -10,11 +10,11 @@ import time
 
 import numpy as np
 import pandas as pd
-from common import command_line, median_seconds, problem, report
+from common import begin, command_line, median_seconds, problem, report
 from threadpoolctl import threadpool_limits
 
 from mlfm._kernels.em import px_em_pass
-from mlfm.estimation import METHODS, STARTS, FitRecord
+from mlfm.estimation import METHODS, FitRecord
 from mlfm.estimation.em import step
 from mlfm.likelihood import condition
 from mlfm.sweep import Sweep, Workers, available_cpus
@@ -78,7 +78,7 @@ if __name__ == "__main__":
     rows = []
     for name, (n, groups, ranks, nobs) in (QUICK if options.quick else CASES).items():
         case = problem(n, groups, ranks, nobs)
-        start = STARTS["top-down"](case, np.random.default_rng(0))
+        start = begin(case)
         floor = dgemm_seconds(case, threads)
         px = px_em_seconds(case, start, threads)
         scoring = scoring_seconds(case, start, threads)

@@ -7,10 +7,9 @@ log time against log size, by least squares: 1 is linear, 0 is no growth.
 
 import numpy as np
 import pandas as pd
-from common import command_line, median_seconds, problem, report
+from common import begin, command_line, median_seconds, problem, report
 
 from mlfm._kernels.em import px_em_pass
-from mlfm.estimation import STARTS
 from mlfm.estimation.em import step
 from mlfm.likelihood import condition
 from mlfm.sweep import Sweep, Workers
@@ -21,7 +20,7 @@ LEAVES, FACTORS = 6, 14  # where levels grow: 2^6 leaf groups and 14 factors on 
 
 
 def seconds_an_evaluation(case, n_threads=1):
-    F, D = STARTS["random"](case, np.random.default_rng(0))
+    F, D = begin(case, "random")
     sweep = Sweep(case.tree, case.Y.shape[1])
     with Workers(n_threads) as workers:
         condition(sweep, F, D, case.Y, workers)

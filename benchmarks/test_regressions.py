@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from common import hierarchy, problem
+from common import begin, hierarchy, problem
 
 import mlfm
 from mlfm.estimation import METHODS, STARTS, FitRecord
@@ -25,7 +25,7 @@ def case(shape):
 @pytest.mark.parametrize("method", METHODS)
 def test_evaluations(benchmark, case, method):
     """Ten evaluations after that of the start, with one thread: for scoring plain and quasi-Newton steps."""
-    start = STARTS["top-down"](case, np.random.default_rng(0))
+    start = begin(case)
     climb = METHODS[method].climb
 
     def evaluations(record):
@@ -42,8 +42,8 @@ def test_evaluations(benchmark, case, method):
 
 @pytest.mark.parametrize("start", STARTS)
 def test_start(benchmark, case, start):
-    with Workers(1):
-        F, D = benchmark(STARTS[start], case, np.random.default_rng(0))
+    with Workers(1) as workers:
+        F, D = benchmark(STARTS[start], case, np.random.default_rng(0), workers)
     assert np.isfinite(F).all()
     assert (D > 0).all()
 

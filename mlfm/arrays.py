@@ -10,6 +10,11 @@ from numpy.typing import NDArray
 
 def real_array(argument: Any, name: str) -> NDArray[np.float64]:
     """A new C-contiguous array; a TypeError or ValueError that names the argument where it is not of real numbers."""
+    return np.array(floating_array(argument, name), dtype=np.float64, order="C")
+
+
+def floating_array(argument: Any, name: str) -> NDArray[np.float32] | NDArray[np.float64]:
+    """The argument itself where it is an array in single or double precision, a new one in double precision else."""
     if isinstance(argument, np.ma.MaskedArray):
         raise TypeError(f"{name}: a masked array's mask would be lost; fill it first")
     try:
@@ -18,7 +23,9 @@ def real_array(argument: Any, name: str) -> NDArray[np.float64]:
         raise ValueError(f"{name}: an array of numbers is needed: {error}") from error
     if array.dtype.kind not in "biufO":
         raise TypeError(f"{name}: real numbers are needed, not {array.dtype}")
+    if array.dtype == np.float32:
+        return array
     try:
-        return np.array(array, dtype=np.float64, order="C")
+        return np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: real numbers are needed, not {type(argument).__name__}: {error}") from error

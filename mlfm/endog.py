@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mlfm.alignment import match
-from mlfm.arrays import real_array
+from mlfm.arrays import floating_array
 from mlfm.exceptions import DroppedObservationsWarning
 from mlfm.hierarchy import Hierarchy
+from mlfm.standardised import Reals
 from mlfm.wording import count, listing
 
-Floats = NDArray[np.float64]
 MISSING = ("raise", "drop")
 # Beyond these, sums of squares of a feature leave the range of floating point numbers.
 LARGEST, SMALLEST = 1e140, 1e-140
@@ -74,37 +73,38 @@ def _as_hierarchy(hierarchy: Any) -> Hierarchy:
     )
 
 
-def checked_values(endog: Any, features: pd.Index, missing: str) -> tuple[Floats, pd.Index]:
-    """The data as float64 (observations x features, never the caller's own array), and the observations' labels."""
+def checked_values(endog: Any, features: pd.Index, missing: str) -> tuple[Reals, pd.Index]:
+    """The data (observations x features) and the observations' labels.
+
+    Single precision is kept, everything else becomes double. The array may be the caller's own: it is only read.
+    """
     if missing not in MISSING:
         raise ValueError(f"missing must be one of {listing(MISSING)}, not {missing!r}")
+    values: Reals
     if isinstance(endog, pd.DataFrame):
         odd = [dtype for dtype in set(endog.dtypes) if not _is_real(dtype)]
         if odd:
             wrong = features[endog.dtypes.isin(odd).to_numpy()]
             raise TypeError(f"endog: columns are not numeric: {listing(wrong)}; convert or drop them")
-        values = np.array(endog.to_numpy(dtype=float, na_value=np.nan), order="C")
+        single = (endog.dtypes == np.float32).all()
+        values = endog.to_numpy(dtype=np.float32 if single else np.float64, na_value=np.nan)
         index = endog.index
     else:
-        values = real_array(endog, "endog")
+        values = floating_array(endog, "endog")
         index = pd.RangeIndex(len(values))
 
-    infinite = np.isinf(values).any(axis=0)
-    if infinite.any():
-        raise ValueError(
-            f"endog: infinite values in columns {listing(features[infinite])}; make them missing, or leave them out"
-        )
     values, index = _without_missing(values, index, features, missing)
     if len(values) < 2:
         raise ValueError(f"endog: at least 2 observations are needed, not {len(values)}")
-    extent, size = np.ptp(values, axis=0), np.abs(values).max(axis=0)
+    low, high = values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)
+    size, extent = np.maximum(np.abs(low), np.abs(high)), high - low
     extreme = (size > LARGEST) | ((extent > 0) & (extent < SMALLEST))
     if extreme.any():
         raise ValueError(
             f"endog: columns with values beyond {LARGEST:g}, or that vary by less than {SMALLEST:g}: "
             f"{listing(features[extreme])}; use other units"
         )
-    constant = extent <= 8 * np.finfo(float).eps * size
+    constant = extent <= 8 * np.finfo(values.dtype).eps * size
     if constant.any():
         raise ValueError(f"endog: columns do not vary: {listing(features[constant])}; drop them")
     return values, index
@@ -114,12 +114,22 @@ def _is_real(dtype: Any) -> bool:
     return bool(pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype))
 
 
-def _without_missing(values: Floats, index: pd.Index, features: pd.Index, missing: str) -> tuple[Floats, pd.Index]:
-    gaps = np.isnan(values)
-    if not gaps.any():
+def _without_missing(values: Reals, index: pd.Index, features: pd.Index, missing: str) -> tuple[Reals, pd.Index]:
+    if not len(values):
         return values, index
+    # The largest value is nan where any is; no array of the data's size is made where all is well.
+    infinite = np.isinf(values.max(axis=0)) | np.isinf(values.min(axis=0))
+    incomplete_columns = np.isnan(values.max(axis=0))
+    infinite[incomplete_columns] = np.isinf(values[:, incomplete_columns]).any(axis=0)
+    if infinite.any():
+        raise ValueError(
+            f"endog: infinite values in columns {listing(features[infinite])}; make them missing, or leave them out"
+        )
+    if not incomplete_columns.any():
+        return values, index
+    gaps = np.isnan(values)
     empty = gaps.all(axis=0)
-    if empty.any() and len(values):
+    if empty.any():
         raise ValueError(f"endog: columns have no values at all: {listing(features[empty])}; drop them")
     incomplete = gaps.any(axis=1)
     where = f"in columns {listing(features[gaps.any(axis=0)])}"

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm._kernels.blocks import expand, gradient, leaf_moments
+from mlfm.standardised import Reals
 from mlfm.sweep import Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
 LOG_2PI = math.log(2 * math.pi)
 
 
-def condition(sweep: Sweep, F: Floats, D: Floats, Y: Floats, workers: Workers) -> None:
+def condition(sweep: Sweep, F: Floats, D: Floats, Y: Reals, workers: Workers) -> None:
     """The upward pass at (F, D): fills the sweep's R, A, b and log-determinants."""
 
     def moments(task: Task, C: Floats, B: Floats) -> None:
@@ -43,7 +44,7 @@ def loglike_by_column(sweep: Sweep, D: Floats, Y: Floats) -> Floats:
 
 
 def score(
-    sweep: Sweep, F: Floats, D: Floats, Y: Floats, squares: Floats, nobs: float, workers: Workers
+    sweep: Sweep, F: Floats, D: Floats, Y: Reals, squares: Floats, nobs: float, workers: Workers
 ) -> tuple[Floats, Floats]:
     """Derivatives of the total log-likelihood by F (n x r) and D (n), after :func:`condition`."""
     dF, dD = np.empty_like(F), np.empty_like(D)

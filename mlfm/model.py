@@ -25,6 +25,7 @@ from mlfm.progress import progress_bar
 from mlfm.ranks import Ranks, factor_columns, ranks_by_level
 from mlfm.results import MultilevelFactorResults
 from mlfm.rotation import canonical
+from mlfm.standardised import Reals, Standardised
 from mlfm.sweep import Sweep, Tree, Workers
 from mlfm.warm import warm_start
 from mlfm.wording import count, listing
@@ -49,7 +50,7 @@ class MultilevelFactorModel(LikelihoodModel):
     Parameters
     ----------
     endog : DataFrame or array, observations x features
-        The data. They are copied, never changed.
+        The data. One copy is made, of single precision where the data are, and the data themselves are not kept.
     hierarchy : Hierarchy, DataFrame, MultiIndex, list of level names, or None
         The groups of the features. A DataFrame holds labels, indexed by feature, columns coarse to fine. None
         takes the levels of endog's column MultiIndex, whose last level names the features; a list names some of
@@ -118,9 +119,11 @@ class MultilevelFactorModel(LikelihoodModel):
         for level, rank in zip(self.hierarchy.levels, self._ranks, strict=True):
             if rank > nobs:
                 raise ValueError(f"ranks: level {level!r} has rank {rank}, more than the {nobs} observations")
-        # statsmodels would join the labels of a column MultiIndex and squeeze a single column: it gets the numbers.
-        super().__init__(values, None, missing="none")
-        self.endog = values
+        # statsmodels would keep the data a second time, join the labels of a column MultiIndex and squeeze a single
+        # column: it gets the observations' numbers instead.
+        super().__init__(np.arange(nobs), None, missing="none")
+        self.data.endog = self.data.orig_endog = None
+        self._data = Standardised.of(values, self.hierarchy.permutation, trend == "c")
         self.nobs = nobs
         self.row_labels = index
         self.trend = trend
@@ -137,6 +140,15 @@ class MultilevelFactorModel(LikelihoodModel):
                 IdentificationWarning,
                 stacklevel=2,
             )
+
+    @property
+    def endog(self) -> Reals:
+        """The data, observations x features, made anew on every call from what the model keeps: equal to rounding."""
+        return self._data.observations()
+
+    @endog.setter
+    def endog(self, values: object) -> None:
+        """statsmodels sets the attribute; the model keeps the data in a form of its own."""
 
     @property
     def ranks(self) -> pd.Series:
@@ -157,9 +169,9 @@ class MultilevelFactorModel(LikelihoodModel):
     @property
     def start_params(self) -> Floats:
         """Parameters at which :meth:`fit` may begin: the "top-down" start."""
-        with Workers():
+        with Workers() as workers:
             problem = self._problem()
-            F, D = problem.to_units(*STARTS["top-down"](problem, np.random.default_rng(0)))
+            F, D = problem.to_units(*STARTS["top-down"](problem, np.random.default_rng(0), workers))
         return self._layout.pack(self._mean_or_none(), self._to_user(F), self._to_user(D))
 
     def pack(
@@ -184,7 +196,9 @@ class MultilevelFactorModel(LikelihoodModel):
             if mean is not None:
                 raise ValueError('mean: the model has none, as trend="n"')
             return self._layout.pack(None, F, D)
-        return self._layout.pack(self.endog.mean(0) if mean is None else mean_array(mean, self.hierarchy), F, D)
+        return self._layout.pack(
+            self._to_user(self._data.mean) if mean is None else mean_array(mean, self.hierarchy), F, D
+        )
 
     def unpack(self, params: ArrayLike) -> Parameters:
         """The parts of a parameter vector, labelled; ``model.pack(*model.unpack(params))`` gives it back."""
@@ -357,18 +371,10 @@ class MultilevelFactorModel(LikelihoodModel):
         return f"<MultilevelFactorModel: {self.nobs} x {self.hierarchy.n_features}; ranks: {ranks}>"
 
     def _mean_or_none(self) -> Floats | None:
-        return self.endog.mean(axis=0) if self.trend == "c" else None
-
-    def _centred(self, mean: Floats | None) -> Floats:
-        """Data less a mean, feature by feature in group order: a new array."""
-        order = self.hierarchy.permutation
-        Y = self.endog.T[order]
-        if mean is not None:
-            Y -= mean[order, None]
-        return np.ascontiguousarray(Y)
+        return self._to_user(self._data.mean) if self.trend == "c" else None
 
     def _problem(self) -> Problem:
-        return Problem.of(self._tree, self._centred(self._mean_or_none()), self.uniqueness_floor)
+        return Problem.of(self._tree, self._data, self.uniqueness_floor)
 
     def _warm(
         self, results: MultilevelFactorResults, problem: Problem, rng: np.random.Generator
@@ -382,7 +388,7 @@ class MultilevelFactorModel(LikelihoodModel):
     def _conditioned(self, params: ArrayLike, workers: Workers) -> tuple[Sweep, Floats, Floats, Floats]:
         """A sweep at these parameters, with loadings, uniquenesses and centred data in group order."""
         mean, F, D = self._split(params)
-        Y = self._centred(mean if self.trend == "c" else None)
+        Y = self._data.less(self._to_group(mean) if self.trend == "c" else np.zeros_like(D))
         F, D = self._to_group(F), self._to_group(D)
         sweep = Sweep(self._tree, self.nobs)
         condition(sweep, F, D, Y, workers)

@@ -15,7 +15,7 @@ import mlfm
 HOME = Path(mlfm.__file__).parent
 # From the ground up. Modules in one row do not use each other.
 ROOMS = [
-    ["exceptions", "wording", "arrays", "tiles"],
+    ["exceptions", "wording", "arrays", "tiles", "standardised"],
     ["hierarchy", "alignment", "_kernels"],
     ["ranks", "endog", "warm", "sweep"],
     ["parameters", "likelihood", "rotation"],

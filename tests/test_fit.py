@@ -11,7 +11,8 @@ from oracle import make_case
 import mlfm
 from mlfm import Hierarchy, MultilevelCovariance, MultilevelFactorModel
 from mlfm.estimation import METHODS, STARTS, Problem
-from mlfm.sweep import Tree
+from mlfm.standardised import Standardised
+from mlfm.sweep import Tree, Workers
 
 # Three groups of fifteen in three of five each: enough to identify every factor.
 LABELS = [[0] * 45, [j // 15 for j in range(45)], [j // 5 for j in range(45)]]
@@ -287,8 +288,9 @@ def test_more_factors_than_observations():
     case = make_case([[0] * 12, [j // 6 for j in range(12)]], (3, 3), nobs=4)
     tree = Tree.of(case.hierarchy.offsets, case.ranks)
     for start in STARTS.values():
-        problem = Problem.of(tree, np.ascontiguousarray((case.Y - case.Y.mean(0)).T), 1e-4)
-        F, D = start(problem, np.random.default_rng(0))
+        problem = Problem.of(tree, Standardised.of(case.Y, np.arange(case.Y.shape[1]), True), 1e-4)
+        with Workers(2) as workers:
+            F, D = start(problem, np.random.default_rng(0), workers)
         assert (np.abs(F).sum(axis=0) > 0.01).all()
         assert (D >= 1e-4).all()
 

@@ -12,6 +12,7 @@ from mlfm._kernels.em import em_pass
 from mlfm.estimation import STARTS, Problem
 from mlfm.estimation.em import step
 from mlfm.likelihood import condition
+from mlfm.standardised import Standardised
 from mlfm.sweep import Sweep, Tree, Workers
 
 HOME = Path(__file__).parent / "reference" / "oracles"
@@ -94,7 +95,7 @@ def test_em_parameters_element_by_element(case, tag, k):
 def em_steps(z, tag, ranks, k):
     """Loadings and uniquenesses, in group order, k EM steps from a stored start."""
     tree = Tree.of([z[f"lk{level}"] for level in range(int(z["n_lk"]))], ranks)
-    problem = Problem.of(tree, np.ascontiguousarray(z["Y"][:, z["pi"]].T), 1e-14)
+    problem = Problem.of(tree, Standardised.of(z["Y"], z["pi"], False), 1e-14)
     F, D = problem.from_units(z[f"{tag}_F0"][:, : sum(ranks)], z[f"{tag}_D0"])
     with Workers(1) as workers:
         sweep = Sweep(tree, problem.Y.shape[1])
@@ -117,7 +118,8 @@ def test_the_frobenius_start_is_the_reference_one(case):
     tree = Tree.of([z[f"lk{level}"] for level in range(int(z["n_lk"]))], ranks)
     Y = np.ascontiguousarray(z["Y"][:, z["pi"]].T)
     problem = Problem(tree, Y, (Y**2).sum(1), Y.shape[1], np.ones(len(Y)), np.full(len(Y), 1e-14))
-    F, D = STARTS["frobenius"](problem, np.random.default_rng(0))
+    with Workers(1) as workers:
+        F, D = STARTS["frobenius"](problem, np.random.default_rng(0), workers)
     start = z["frob_F0"][:, : sum(ranks)]
     for level, bounds in enumerate(tree.offsets):
         own = tree.own(level)

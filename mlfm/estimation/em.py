@@ -11,12 +11,13 @@ from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord
 from mlfm.estimation.stopping import AitkenGain, Stays
 from mlfm.likelihood import condition, loglike, score
+from mlfm.standardised import Reals
 from mlfm.sweep import Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
 #: A step's kernel (see mlfm._kernels.em): from a task's data and posterior to F, D, and the next moments C, B.
 Pass = Callable[
-    [Floats, Floats, Floats, Floats, float, Floats, NDArray[np.intp], int, Floats, Floats, Floats, Floats], None
+    [Reals, Floats, Floats, Floats, float, Floats, NDArray[np.intp], int, Floats, Floats, Floats, Floats], None
 ]
 
 

@@ -37,7 +37,7 @@ class Search:
 
     def from_start(self, start: str | Point, record: FitRecord) -> Point:
         """Climb from a start by name, or from a point; fills ``record``."""
-        point = start if not isinstance(start, str) else STARTS[start.split()[0]](self.problem, self.rng)
+        point = start if not isinstance(start, str) else STARTS[start.split()[0]](self.problem, self.rng, self.workers)
         point = self.climb(self.problem, point, record, self.workers, self.watch)
         record.starts[record.start] = record.llf
         return point

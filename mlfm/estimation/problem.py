@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from mlfm.standardised import Reals, Standardised
 from mlfm.sweep import Tree
 
 Floats = NDArray[np.float64]
@@ -23,23 +24,19 @@ class Problem:
     """
 
     tree: Tree
-    Y: Floats  # n x min(nobs, n)
+    Y: Reals  # n x min(nobs, n)
     squares: Floats  # n, sums of squares of the features
     nobs: int
     scale: Floats  # n, what the features were divided by
     floor: Floats  # n, smallest uniqueness allowed
 
     @classmethod
-    def of(cls, tree: Tree, centred: Floats, uniqueness_floor: float) -> Problem:
-        """From data with the mean removed, n x nobs; the array is overwritten."""
-        n, nobs = centred.shape
-        scale = np.sqrt(np.einsum("jn,jn->j", centred, centred) / nobs)
-        centred /= scale[:, None]
-        if nobs > n:
-            triangle = linalg.qr(centred.T, mode="r", overwrite_a=True, check_finite=False)[0][:n]
-            centred = np.ascontiguousarray(triangle.T)
-        squares = np.full(n, float(nobs))
-        return cls(tree, centred, squares, nobs, scale, np.full(n, uniqueness_floor))
+    def of(cls, tree: Tree, data: Standardised, uniqueness_floor: float) -> Problem:
+        """The problem of a model's data, which are shared, not copied."""
+        n, nobs = data.Y.shape
+        Y = data.Y if nobs <= n else _triangle(data.Y)
+        squares = np.einsum("jn,jn->j", Y, Y, dtype=np.float64)
+        return cls(tree, Y, squares, nobs, data.scale, np.full(n, uniqueness_floor))
 
     @property
     def loglike_shift(self) -> float:
@@ -57,3 +54,14 @@ class Problem:
     def to_units(self, F: Floats, D: Floats) -> tuple[Floats, Floats]:
         """Parameters of the problem in the user's units."""
         return F * self.scale[:, None], D * self.scale**2
+
+
+def _triangle(Y: Reals) -> Floats:
+    """L (n x n) with L L' = Y Y', Y of more columns than rows; a run of columns at a time, in double precision."""
+    n, nobs = Y.shape
+    width = max(4 * n, 4096)
+    triangle = np.empty((0, n))
+    for first in range(0, nobs, width):
+        stacked = np.concatenate([triangle, Y[:, first : first + width].T])
+        triangle = linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)[0][:n]
+    return np.ascontiguousarray(triangle.T, dtype=np.float64)

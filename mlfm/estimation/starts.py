@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
-from scipy.sparse.linalg import eigsh
 
+from mlfm.estimation.components import Block, Dense, Tiled, components
 from mlfm.estimation.problem import Problem
+from mlfm.standardised import Reals
+from mlfm.sweep import Workers
 
 Floats = NDArray[np.float64]
-Start = Callable[[Problem, np.random.Generator], tuple[Floats, Floats]]
+Start = Callable[[Problem, np.random.Generator, Workers], tuple[Floats, Floats]]
+#: Squared lengths of loadings from eigenvalues, what they and the others sum to, and how many there are in all.
+Lengths = Callable[[Floats, Floats, int], Floats]
 
 LEAST_UNIQUE = 0.05  # share of the variance that a start leaves to each uniqueness at least
 LEAST_SIGNAL = 0.02  # share of an eigenvalue that is left when noise is taken off
-NEGLIGIBLE = 1e-8  # eigenvalue, per feature of unit variance, below which a component is nothing but rounding
-DENSE = 1000  # largest matrix of which all eigenvectors may be computed to have a few
-
-
-def _leading(gram: Floats, k: int) -> tuple[Floats, Floats]:
-    """The k largest eigenvalues of a symmetric matrix, decreasing, and their eigenvectors."""
-    m = len(gram)
-    if m > DENSE and 10 * k < m:
-        # ARPACK's own first vector differs from run to run.
-        values, vectors = eigsh(gram, k, v0=np.random.default_rng(0).standard_normal(m))
-    else:
-        values, vectors = linalg.eigh(gram, subset_by_index=[m - k, m - 1])
-    order = np.argsort(values)[::-1]
-    return np.maximum(values[order], 0), vectors[:, order]
-
-
-def _principal(Y: Floats, nobs: int, k: int) -> tuple[Floats, Floats]:
-    """Leading k eigenpairs of Y Y'/nobs, less those that are rounding: values, and vectors in columns.
-
-    From the smaller of the two Gram matrices.
-    """
-    n, m = Y.shape
-    k = min(k, n, m)
-    if k == 0:
-        return np.empty(0), np.empty((n, 0))
-    values, vectors = _leading(Y @ Y.T / nobs if n <= m else Y.T @ Y / nobs, k)
-    kept = values > NEGLIGIBLE * n
-    values, vectors = values[kept], vectors[:, kept]
-    return values, vectors if n <= m else Y @ vectors / np.sqrt(nobs * values)
+TOGETHER = 1 << 20  # entries of small groups that are handled at once
 
 
 def filling(problem: Problem, rng: np.random.Generator) -> Floats:
@@ -58,56 +32,148 @@ def _at_least_unique(D: Floats, problem: Problem) -> Floats:
     return np.maximum(D, np.maximum(LEAST_UNIQUE, problem.floor))
 
 
-def pca(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def pca(problem: Problem, rng: np.random.Generator, workers: Workers) -> tuple[Floats, Floats]:
     """Principal components of all the data, one for every column of the compressed loadings."""
     F = filling(problem, rng)
-    values, vectors = _principal(problem.Y, problem.nobs, F.shape[1])
-    F[:, : len(values)] = vectors * np.sqrt(values)
+    n, columns = problem.Y.shape
+    found = components(
+        Tiled(lambda own: problem.Y[own], n, columns, problem.Y.dtype, workers), F.shape[1], problem.nobs
+    )
+    _fill(F[:, : found.values.shape[1]], found.vectors[0], found.values[0])
     return F, _at_least_unique(1 - np.einsum("jk,jk->j", F, F), problem)
 
 
-def top_down(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def top_down(problem: Problem, rng: np.random.Generator, workers: Workers) -> tuple[Floats, Floats]:
     """Principal components of each group in what the levels above leave, less their share of noise.
 
     As :func:`frobenius`, but with the mean of the remaining eigenvalues taken off those of the components.
     """
-    return _by_level(problem, rng, _less_noise)
+    return _by_level(problem, rng, workers, _less_noise)
 
 
-def frobenius(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def frobenius(problem: Problem, rng: np.random.Generator, workers: Workers) -> tuple[Floats, Floats]:
     """One top-down pass of block truncations: what is left of the sample covariance by the levels above is
     truncated, group by group, to the level's rank (Parshakova, Hastie, Darve and Boyd, section 4).
     """
-    return _by_level(problem, rng, _whole)
+    return _by_level(problem, rng, workers, _whole)
 
 
-def _by_level(
-    problem: Problem, rng: np.random.Generator, lengths: Callable[[Floats, float, int], Floats]
-) -> tuple[Floats, Floats]:
+def _by_level(problem: Problem, rng: np.random.Generator, workers: Workers, lengths: Lengths) -> tuple[Floats, Floats]:
     """Level by level the leading components of what is left inside each group, scaled to ``lengths`` of loadings."""
-    tree, left = problem.tree, problem.Y.copy()
-    F = filling(problem, rng)
-    for level, rank in enumerate(tree.ranks):
-        first = tree.columns[level]
-        for a, b in itertools.pairwise(tree.offsets[level]):
-            values, vectors = _principal(left[a:b], problem.nobs, rank)
-            total = float(np.vdot(left[a:b], left[a:b])) / problem.nobs
-            F[a:b, first : first + len(values)] = vectors * np.sqrt(lengths(values, total, min(left[a:b].shape)))
-            left[a:b] -= vectors @ (vectors.T @ left[a:b])
-    return F, _at_least_unique(np.einsum("jn,jn->j", left, left) / problem.nobs, problem)
+    left = _Left(problem, filling(problem, rng))
+    for level, rank in enumerate(problem.tree.ranks):
+        if rank:
+            left.take_level(level, lengths, workers)
+    return left.F, _at_least_unique(left.variances, problem)
 
 
-def _whole(values: Floats, total: float, number: int) -> Floats:
+def _batches(sizes: NDArray[np.intp], columns: int) -> Iterator[NDArray[np.intp]]:
+    """Groups of one size that can be handled together."""
+    for size in np.unique(sizes):
+        groups = np.flatnonzero(sizes == size)
+        together = max(1, TOGETHER // int(size * max(columns, 1)))
+        yield from np.split(groups, range(together, len(groups), together))
+
+
+class _Left:
+    """What components found so far leave of the data, never all of it at once.
+
+    Loadings are unit vectors times the roots of their lengths, so that the data less F T are left, T being the
+    components' scores over these roots.
+    """
+
+    def __init__(self, problem: Problem, filled: Floats) -> None:
+        tree, columns = problem.tree, problem.Y.shape[1]
+        self._problem, self._tree, self.F = problem, tree, filled
+        self._T = [
+            np.zeros((tree.n_nodes(level), rank, columns), dtype=problem.Y.dtype)
+            for level, rank in enumerate(tree.ranks)
+        ]
+        self.variances = problem.squares / problem.nobs
+
+    def take_level(self, level: int, lengths: Lengths, workers: Workers) -> None:
+        """The components of all groups of a level: of large ones one after the other, of small ones many at once."""
+        columns = self._problem.Y.shape[1]
+        batches = list(_batches(np.diff(self._tree.offsets[level]), columns))
+        small = [nodes for nodes in batches if self._size(level, nodes) <= TOGETHER]
+
+        def take(i: int) -> None:
+            self._take(level, small[i], self._small(level, small[i]), lengths)
+
+        workers.run(take, len(small))
+        for nodes in batches:
+            if self._size(level, nodes) > TOGETHER:
+                self._take(level, nodes, self._large(level, nodes, workers), lengths)
+
+    def _size(self, level: int, nodes: NDArray[np.intp]) -> int:
+        """Entries of the data of some groups of one size."""
+        return self._rows(level, nodes).size * self._problem.Y.shape[1]
+
+    def _rows(self, level: int, nodes: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Features of some groups of one size, a group a row."""
+        starts = self._tree.offsets[level][nodes]
+        return starts[:, None] + np.arange(self._tree.offsets[level][nodes[0] + 1] - starts[0])
+
+    def _above(self, level: int, nodes: NDArray[np.intp]) -> Reals:
+        """T of the paths above some groups: nodes x c x columns."""
+        parts = []
+        for upper in reversed(range(level)):
+            nodes = self._tree.parents[upper + 1][nodes]
+            parts.append(self._T[upper][nodes])
+        return np.concatenate(parts[::-1], axis=1)
+
+    def _small(self, level: int, nodes: NDArray[np.intp]) -> Block:
+        """What is left of some groups of one size."""
+        rows = self._rows(level, nodes)
+        left: Reals = self._problem.Y[rows]
+        if level:
+            above = self._above(level, nodes)
+            left -= np.asarray(self.F[rows, : self._tree.columns[level]], dtype=above.dtype) @ above
+        return Dense(left)
+
+    def _large(self, level: int, nodes: NDArray[np.intp], workers: Workers) -> Block:
+        """What is left of one group."""
+        first, last = (int(x) for x in self._tree.offsets[level][nodes[0] : nodes[0] + 2])
+        Y, c = self._problem.Y, self._tree.columns[level]
+        above = self._above(level, nodes)[0] if level else np.empty((0, Y.shape[1]), dtype=Y.dtype)
+
+        def read(own: slice) -> Reals:
+            rows = slice(first + own.start, first + own.stop)
+            return Y[rows] - self.F[rows, :c].astype(Y.dtype) @ above if c else Y[rows]
+
+        return Tiled(read, last - first, Y.shape[1], Y.dtype, workers)
+
+    def _take(self, level: int, nodes: NDArray[np.intp], block: Block, lengths: Lengths) -> None:
+        """The level's components of some groups of one size become loadings, and are left no more."""
+        rows, first = self._rows(level, nodes), self._tree.columns[level]
+        found = components(block, self._tree.ranks[level], self._problem.nobs)
+        k = found.values.shape[1]
+        long = lengths(found.values, self.variances[rows].sum(axis=1), min(block.shape[1:]))
+        roots = np.sqrt(np.where(long > 0, long, 1.0))
+        self._T[level][nodes, :k] = found.scores / roots[:, :, None]
+        self.variances[rows] -= np.einsum("pmk,pk->pm", found.vectors.astype(np.float64) ** 2, found.values)
+        for group, vectors, length in zip(rows, found.vectors, long, strict=True):
+            _fill(self.F[group[0] : group[-1] + 1, first : first + k], vectors, length)
+
+
+def _fill(F: Floats, vectors: Reals, lengths: Floats) -> None:
+    """Loadings from unit vectors and squared lengths; columns of length 0 are left as they are."""
+    found = lengths > 0
+    F[:, found] = vectors[:, found] * np.sqrt(lengths[found])
+
+
+def _whole(values: Floats, total: Floats, number: int) -> Floats:
     return values
 
 
-def _less_noise(values: Floats, total: float, number: int) -> Floats:
+def _less_noise(values: Floats, total: Floats, number: int) -> Floats:
     """Eigenvalues less the mean of the others, of which there are ``number`` with the sum ``total`` in all."""
-    noise = (total - values.sum()) / max(number - len(values), 1)
-    return np.maximum(values - noise, LEAST_SIGNAL * values)
+    found = (values > 0).sum(axis=1)
+    noise = (total - values.sum(axis=1)) / np.maximum(number - found, 1)
+    return np.where(values > 0, np.maximum(values - noise[:, None], LEAST_SIGNAL * values), 0.0)
 
 
-def random(problem: Problem, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def random(problem: Problem, rng: np.random.Generator, workers: Workers) -> tuple[Floats, Floats]:
     """Normal loadings that explain half of each variance on average."""
     shape = (len(problem.Y), problem.tree.n_factors)
     F = rng.standard_normal(shape) / np.sqrt(2 * max(shape[1], 1))
