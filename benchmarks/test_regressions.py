@@ -28,12 +28,12 @@ def test_evaluations(benchmark, case, method):
     start = begin(case)
     climb = METHODS[method].climb
 
-    def evaluations(record):
-        climb(case, start, record, workers, lambda entry: None)
+    def evaluations(own, record):
+        climb(case, own, record, workers, lambda entry: None)
         return record
 
     def fresh():
-        return (FitRecord(method, "top-down", EVALUATIONS, 0.0, 1),), {}
+        return (tuple(part.copy() for part in start), FitRecord(method, "top-down", EVALUATIONS, 0.0, 1)), {}
 
     with Workers(1) as workers:
         record = benchmark.pedantic(evaluations, setup=fresh, rounds=20, warmup_rounds=1)

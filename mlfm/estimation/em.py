@@ -32,12 +32,13 @@ def ascend(
 ) -> tuple[Floats, Floats]:
     """Climb from ``start`` until the projected gain stays below ``record.tol`` or ``record.maxiter`` steps are done.
 
-    Fills ``record`` and tells ``watch`` of every evaluation; returns the parameters of the last one.
+    Takes the start's arrays over, fills ``record`` and tells ``watch`` of every evaluation; returns the
+    parameters of the last one.
     """
-    F, D = start[0].copy(), start[1].copy()
+    F, D = start
     sweep = Sweep(problem.tree, problem.Y.shape[1])
     condition(sweep, F, D, problem.Y, workers)
-    gain, small_for_long = AitkenGain(), Stays(record.tol)
+    gain, small_for_long = AitkenGain(problem.Y.dtype), Stays(record.tol)
     steps = record.maxiter - len(record.evaluations) + 1
     for taken in range(max(steps, 1)):
         llf = loglike(sweep, D, problem.squares, problem.nobs) + problem.loglike_shift

@@ -25,6 +25,8 @@ Climb = Callable[
 class Method(NamedTuple):
     """How to climb, and unless told otherwise how many evaluations it may take, and when it is there.
 
+    A climb takes over the arrays of its start: they are its own to overwrite.
+
     The EM methods creep where scoring steps: the same tolerance would keep them for hours.
     """
 

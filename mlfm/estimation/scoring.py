@@ -41,14 +41,15 @@ SHRINK, GROW, REVIVE = 0.1, 5.0, 0.1  # D stays in [SHRINK D, max(GROW D, REVIVE
 # Least eigenvalue of the information of a group's factors (see Metric): raised when a scoring step fails.
 LEAST_DAMPING, FIRST_DAMPING, DAMP, EASE = 1e-8, 1e-3, 10.0, 3.0
 SUFFICIENT = 1e-4  # share of the predicted gain that a step must have
-ROUNDING = 1e-13  # relative; losses below this are rounding
+# Relative to the log-likelihood: losses below this are rounding.
+ROUNDING = {np.dtype(np.float64): 1e-13, np.dtype(np.float32): 1e-9}
 
 
 class Climber:
     """A point on the way up, and the steps from it; all arrays of the size of the loadings live here, and move once.
 
-    ``F, D, llf`` are the point, ``gF, gD`` the gradient there and ``metric`` its metric. A step's loadings' part is
-    what the metric made, in ``scaled``, plus steps from memory; ``trial`` is where it leads.
+    ``F, D, llf`` are the point, ``gF, gD`` the gradient there and ``metric`` its metric. ``trial`` first takes what the
+    metric makes of a gradient, then, with steps from memory and F itself, becomes the point that the step leads to.
     """
 
     def __init__(self, problem: Problem, start: tuple[Floats, Floats], workers: Workers) -> None:
@@ -57,10 +58,11 @@ class Climber:
         self.tasks = self.sweep.tasks
         n, r = len(problem.Y), problem.tree.n_factors
         self.memory = Memory(MEMORY, n, r, self.tasks, workers)
-        self.F, self.D = start[0].copy(), start[1]
+        self.F, self.D = start
         self.gF, self.gD = np.empty((n, r)), np.empty(n)
-        self.scaled, self.trial = np.empty((n, r)), np.empty((n, r))
+        self.trial = np.empty((n, r))
         self._W: list[Floats] = [np.empty(0)] * len(self.tasks)
+        self._rounding = ROUNDING[problem.Y.dtype]
         self.damping = LEAST_DAMPING
         condition(self.sweep, self.F, self.D, problem.Y, workers)
         self.llf = self._loglike(self.D)
@@ -111,7 +113,7 @@ class Climber:
 
     def scoring_direction(self) -> Direction:
         """The plain scoring step, after :meth:`decrement`."""
-        dD: Floats = self.metric.step(self.slopeD, self.scaled, self.workers) * self.free
+        dD: Floats = self.metric.step(self.slopeD, self.trial, self.workers) * self.free
         along = self._along_loadings + float(self.slopeD @ dD)
         return Direction(dD, along, self._along_loadings, np.empty(0, dtype=np.intp), np.empty(0))
 
@@ -121,7 +123,7 @@ class Climber:
         def apply(GF: Floats, GD: Floats, before: Aside, after: Aside) -> Floats:
             return self.metric.apply(GF, GD, self.workers, before, after)
 
-        return self.memory.direction(self.gF, self.slopeD, self.free, apply, self.scaled)
+        return self.memory.direction(self.gF, self.slopeD, self.free, apply, self.trial)
 
     def try_step(self, direction: Direction) -> tuple[float, Floats, bool]:
         """A full step, D within its bounds: log-likelihood and D there, and whether it gained enough."""
@@ -132,7 +134,7 @@ class Climber:
         def moments(task: Task, C: Floats, B: Floats) -> None:
             own = task.features
             F = self.trial[own]
-            np.add(self.F[own], self.scaled[own], out=F)
+            F += self.F[own]
             self.memory.add_steps(direction, own, F)
             leaf_moments(F, D[own], self.problem.Y[own], task.leaves, self.sweep.tile, C, B)
 
@@ -142,7 +144,7 @@ class Climber:
             return -np.inf, D, False
         llf = self._loglike(D)
         predicted = direction.along_loadings + float(self.gD @ (D - self.D))
-        return llf, D, llf >= self.llf + SUFFICIENT * predicted - ROUNDING * abs(self.llf)
+        return llf, D, llf >= self.llf + SUFFICIENT * predicted - self._rounding * abs(self.llf)
 
     def accept(self, llf: float, D: Floats, dD: Floats) -> None:
         """Go to the trial point and learn from the step there; dD is its uniquenesses' part before clipping."""
@@ -199,7 +201,8 @@ def scoring(
 ) -> tuple[Floats, Floats]:
     """Climb from ``start`` until the projected gain stays below ``record.tol`` or ``record.maxiter`` is reached.
 
-    Fills ``record`` and tells ``watch`` of every evaluation; returns the parameters at the end.
+    Takes the start's arrays over, fills ``record`` and tells ``watch`` of every evaluation; returns the
+    parameters at the end.
     """
     nobs, n = problem.nobs, len(problem.Y)
     small_for_long, largest_ratio = Stays(record.tol), FIRST_RATIO

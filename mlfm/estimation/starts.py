@@ -127,8 +127,8 @@ class _Left:
         rows = self._rows(level, nodes)
         left: Reals = self._problem.Y[rows]
         if level:
-            above = self._above(level, nodes)
-            left -= np.asarray(self.F[rows, : self._tree.columns[level]], dtype=above.dtype) @ above
+            loadings: Reals = self.F[rows, : self._tree.columns[level]].astype(self._problem.Y.dtype)
+            left -= loadings @ self._above(level, nodes)
         return Dense(left)
 
     def _large(self, level: int, nodes: NDArray[np.intp], workers: Workers) -> Block:
