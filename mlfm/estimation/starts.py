@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +128,7 @@ class _Left:
         rows = self._rows(level, nodes)
         left: Reals = self._problem.Y[rows]
         if level:
-            loadings: Reals = self.F[rows, : self._tree.columns[level]].astype(self._problem.Y.dtype)
+            loadings: Any = self.F[rows, : self._tree.columns[level]].astype(left.dtype)
             left -= loadings @ self._above(level, nodes)
         return Dense(left)
 
