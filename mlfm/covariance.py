@@ -144,7 +144,7 @@ class MultilevelCovariance:
             sums = np.add.reduceat(T[:, own], first[:-1], axis=0)
             T[:, own] = np.repeat(sums, np.diff(first), axis=0)
         out = self._D[:, None] * X
-        expand(self._F, T, tree.leaves, 1.0, out)
+        expand(self._F, np.empty((0, T.shape[2])), T, tree.leaves, 1.0, out)
         return restore(out)
 
     def __matmul__(self, x: Any) -> Any:

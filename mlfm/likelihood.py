@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlfm._kernels.blocks import expand, gradient, leaf_moments
 from mlfm.standardised import Reals
-from mlfm.sweep import Sweep, Task, Workers
+from mlfm.sweep import Moments, Posterior, Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
 LOG_2PI = math.log(2 * math.pi)
@@ -22,11 +22,11 @@ LOG_2PI = math.log(2 * math.pi)
 def condition(sweep: Sweep, F: Floats, D: Floats, Y: Reals, workers: Workers) -> None:
     """The upward pass at (F, D): fills the sweep's R, A, b and log-determinants."""
 
-    def moments(task: Task, C: Floats, B: Floats) -> None:
+    def fill(task: Task, moments: Moments) -> None:
         own = task.features
-        leaf_moments(F[own], D[own], Y[own], task.leaves, sweep.tile, C, B)
+        leaf_moments(F[own], D[own], Y[own], task.leaves, sweep.tile, *moments)
 
-    sweep.upward(moments, workers)
+    sweep.upward(fill, workers)
 
 
 def loglike(sweep: Sweep, D: Floats, squares: Floats, nobs: float) -> float:
@@ -49,9 +49,9 @@ def score(
     """Derivatives of the total log-likelihood by F (n x r) and D (n), after :func:`condition`."""
     dF, dD = np.empty_like(F), np.empty_like(D)
 
-    def visit(i: int, task: Task, Z: Floats, P: Floats) -> None:
+    def visit(i: int, task: Task, posterior: Posterior) -> None:
         own = task.features
-        gradient(Y[own], F[own], D[own], Z, P, squares[own], nobs, task.leaves, sweep.tile, dF[own], dD[own])
+        gradient(Y[own], F[own], D[own], *posterior, squares[own], nobs, task.leaves, sweep.tile, dF[own], dD[own])
 
     sweep.downward(visit, workers)
     return dF, dD
@@ -62,9 +62,9 @@ def solve(sweep: Sweep, F: Floats, D: Floats, Y: Floats, workers: Workers) -> Fl
     condition(sweep, F, D, Y, workers)
     out = Y.copy()
 
-    def visit(i: int, task: Task, Z: Floats, P: Floats) -> None:
+    def visit(i: int, task: Task, posterior: Posterior) -> None:
         own = task.features
-        expand(F[own], Z, task.leaves, -1.0, out[own])
+        expand(F[own], posterior.Z_shared, posterior.Z_inner, task.leaves, -1.0, out[own])
         out[own] /= D[own, None]
 
     sweep.downward(visit, workers)

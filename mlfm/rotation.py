@@ -22,7 +22,7 @@ def canonical(tree: Tree, F: Floats, D: Floats) -> Floats:
             continue
         mine = np.ascontiguousarray(F[:, own])
         gram = np.zeros((nodes, rank, rank))  # lower triangles, which is what eigh reads
-        leaf_moments(mine, D, no_data, offsets, tile_rows(0, rank), gram, np.empty((nodes, rank, 0)))
+        leaf_moments(mine, D, no_data, offsets, tile_rows(0, rank), gram, np.empty((0, 0)), np.empty((nodes, rank, 0)))
         Q = np.ascontiguousarray(np.linalg.eigh(gram)[1][:, :, ::-1])
         turned = np.empty_like(mine)
         rotate(mine, Q, offsets, turned)

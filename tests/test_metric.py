@@ -24,11 +24,11 @@ def at_case(case, width=None):
         products = [None] * len(sweep.tasks)
         condition(sweep, F, D, Y, workers)
 
-        def visit(i, task, Z, P):
+        def visit(i, task, posterior):
             own = task.features
-            W, T, M = np.empty_like(P), np.zeros_like(P), np.zeros_like(P)
+            W, T, M = (np.zeros_like(posterior.P) for _ in range(3))
             slopes(
-                Y[own], F[own], D[own], Z, P, squares[own], nobs, metric.columns, task.leaves, sweep.tile,
+                Y[own], F[own], D[own], *posterior, squares[own], nobs, metric.columns, task.leaves, sweep.tile,
                 W, GF[own], GD[own], h[own], T, M,
             )  # fmt: skip
             products[i] = T, M

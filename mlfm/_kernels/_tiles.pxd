@@ -1,10 +1,13 @@
-# What is done with a tile: consecutive rows of one leaf group, few enough that what is made of them is still in the
-# cache when the next step wants it. Data may be in single precision: then the products with them are too, a tile at
-# a time, while sums over tiles and everything small are in double precision.
+# What is done with a tile: consecutive rows of a block, few enough that what is made of them is still in the cache when
+# the next step wants it. A block's leaf groups share the first ``shared`` of their r factors: products with these take
+# the tile at once, products with the others a leaf group at a time (a segment: its rows in the tile). So many small
+# groups are nearly as fast as a few large ones. Data may be in single precision: then the products with them are too, a
+# tile at a time, while sums over tiles and everything small are in double precision.
 
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
 
-from mlfm._kernels._blas cimport blas_int, gemm, gemm_single, syrk
+from mlfm._kernels._blas cimport blas_int, gemm, gemm_single, mirror_lower, syrk
 
 cdef extern from "<math.h>" nogil:
     double sqrt(double)
@@ -14,105 +17,197 @@ ctypedef fused real:
     double
 
 
+cdef struct Block:
+    # A run of k leaf groups, or a piece of one: n rows, N columns of data.
+    Py_ssize_t n
+    Py_ssize_t k
+    blas_int r
+    blas_int shared
+    blas_int N
+    const Py_ssize_t *offsets
+
+
 cdef struct Room:
     # Scratch for one tile of at most ``rows`` rows.
     double *scaled      # rows x r
     double *moments     # rows x r
-    float *single       # rows x r; these three are there for single precision only
-    float *factors      # r x N
+    double *products    # shared x shared, then k x (r - shared) x shared
+    float *single       # rows x r; these are there for single precision only
+    float *factors      # r x N, posterior means: of the shared factors, then of a leaf group's others
     float *sums         # r x N
 
 
-cdef inline bint open_room(Room *room, Py_ssize_t rows, Py_ssize_t r, Py_ssize_t N, bint single) noexcept nogil:
+cdef inline bint open_room(Room *room, Block *block, Py_ssize_t rows, bint single) noexcept nogil:
     """False when there is no memory."""
-    cdef size_t tile = <size_t> rows * r + 1, wide = (<size_t> r * N if single else 0) + 1
+    cdef size_t r = block.r, inner = block.r - block.shared
+    cdef size_t tile = <size_t> min(rows, block.n) * r + 1, wide = (r * block.N if single else 0) + 1
     room.scaled = <double *> malloc(tile * sizeof(double))
     room.moments = <double *> malloc(tile * sizeof(double))
-    room.single = <float *> malloc(tile * sizeof(float))
+    room.products = <double *> malloc(
+        ((block.shared + <size_t> block.k * inner) * block.shared + 1) * sizeof(double)
+    )
+    room.single = <float *> malloc((tile if single else 1) * sizeof(float))
     room.factors = <float *> malloc(wide * sizeof(float))
     room.sums = <float *> malloc(wide * sizeof(float))
-    return (room.scaled != NULL and room.moments != NULL and room.single != NULL and room.factors != NULL
-            and room.sums != NULL)
+    return (room.scaled != NULL and room.moments != NULL and room.products != NULL and room.single != NULL
+            and room.factors != NULL and room.sums != NULL)
 
 
 cdef inline void close_room(Room *room) noexcept nogil:
     free(room.scaled)
     free(room.moments)
+    free(room.products)
     free(room.single)
     free(room.factors)
     free(room.sums)
 
 
-cdef inline void add_moments(
-    blas_int rows, blas_int r, blas_int N, const double *F, const double *D, const real *Y, double beta, Room *room,
-    double *C, double *B,
-) noexcept nogil:
-    """Lower triangle of C = F'D^-1 F + beta C, and B = F'D^-1 Y + beta B."""
-    cdef Py_ssize_t i, j
-    cdef double scale
-    cdef double *X = room.scaled
-    for i in range(rows):
-        scale = 1.0 / sqrt(D[i])
-        for j in range(r):
-            X[i * r + j] = scale * F[i * r + j]
-    syrk(True, r, rows, 1.0, X, r, beta, C, r)
-    if N == 0:
-        return
-    for i in range(rows):
-        scale = 1.0 / sqrt(D[i])
-        for j in range(r):
-            X[i * r + j] *= scale
-    if real is double:
-        gemm(True, False, r, N, rows, 1.0, X, r, Y, N, beta, B, N)
-    else:
-        for i in range(<Py_ssize_t> rows * r):
-            room.single[i] = <float> X[i]
-        gemm_single(True, False, r, N, rows, 1.0, room.single, r, Y, N, 0.0, room.sums, N)
-        if beta == 0.0:
-            for i in range(<Py_ssize_t> r * N):
-                B[i] = room.sums[i]
-        else:
-            for i in range(<Py_ssize_t> r * N):
-                B[i] = beta * B[i] + room.sums[i]
+cdef inline Py_ssize_t leaf_of(const Py_ssize_t *offsets, Py_ssize_t g, Py_ssize_t row) noexcept nogil:
+    """The leaf group of a row, g or a later one."""
+    while offsets[g + 1] <= row:
+        g += 1
+    return g
 
 
-cdef inline void take_factors(blas_int r, blas_int N, const double *Z, const real *Y, Room *room) noexcept nogil:
-    """Make a leaf group's posterior means ready for ``cross_moments``; Y tells the precision, and is not read."""
+cdef inline void narrow_to(real *kind, Py_ssize_t size, const double *x, float *out) noexcept nogil:
+    """x in single precision, where the data are; ``kind`` tells, and is not read."""
     cdef Py_ssize_t i
     if real is float:
-        for i in range(<Py_ssize_t> r * N):
-            room.factors[i] = <float> Z[i]
+        for i in range(size):
+            out[i] = <float> x[i]
+
+
+cdef inline void add_product(
+    blas_int rows, blas_int m, blas_int r, blas_int N, const double *X, const float *x, const real *Y, double beta,
+    float *sums, double *B,
+) noexcept nogil:
+    """B = X'Y + beta B, of m columns of X (of r each row); x is X in single precision."""
+    cdef Py_ssize_t i
+    if real is double:
+        gemm(True, False, m, N, rows, 1.0, X, r, Y, N, beta, B, N)
+    else:
+        gemm_single(True, False, m, N, rows, 1.0, x, r, Y, N, 0.0, sums, N)
+        if beta == 0.0:
+            for i in range(<Py_ssize_t> m * N):
+                B[i] = sums[i]
+        else:
+            for i in range(<Py_ssize_t> m * N):
+                B[i] = beta * B[i] + sums[i]
+
+
+cdef inline void add_moments(
+    Block *block, Py_ssize_t a, Py_ssize_t b, const double *F, const double *D, const real *Y, Room *room,
+    double *C, double *B_shared, double *B_inner,
+) noexcept nogil:
+    """What rows a to b add to C_g = F_g'D^-1 F_g (lower triangles) and B = F'D^-1 Y; pointers are the block's."""
+    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared, N = block.N, rows
+    cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), i, j, s, e
+    cdef double scale, beta
+    cdef double *X = room.scaled
+    for i in range(a, b):
+        scale = 1.0 / sqrt(D[i])
+        for j in range(r):
+            X[(i - a) * r + j] = scale * F[i * r + j]
+    s = a
+    while s < b:
+        g = leaf_of(block.offsets, g, s)
+        e = min(b, block.offsets[g + 1])
+        beta = 0.0 if s == block.offsets[g] else 1.0
+        syrk(True, r, <blas_int> (e - s), 1.0, X + (s - a) * r, r, beta, C + g * r * r, r)
+        s = e
+    if N == 0:
+        return
+    for i in range(b - a):
+        scale = 1.0 / sqrt(D[a + i])
+        for j in range(i * r, (i + 1) * r):
+            X[j] *= scale
+    narrow_to(<real *> Y, (b - a) * r, X, room.single)
+    if shared > 0:
+        add_product(<blas_int> (b - a), shared, r, N, X, room.single, Y + a * N, 0.0 if a == 0 else 1.0, room.sums,
+                    B_shared)
+    if inner == 0:
+        return
+    s, g = a, leaf_of(block.offsets, 0, a)
+    while s < b:
+        g = leaf_of(block.offsets, g, s)
+        e = min(b, block.offsets[g + 1])
+        rows, beta = <blas_int> (e - s), 0.0 if s == block.offsets[g] else 1.0
+        i = (s - a) * r + shared
+        add_product(rows, inner, r, N, X + i, room.single + i, Y + s * N, beta, room.sums,
+                    B_inner + g * inner * N)
+        s = e
+
+
+cdef inline void take_shared_factors(
+    Block *block, const real *Y, const double *Z_shared, const double *Z_inner, Room *room,
+) noexcept nogil:
+    """Make posterior means ready for ``cross_moments`` and ``second_moments``; Y tells the precision only."""
+    cdef blas_int shared = block.shared, N = block.N
+    cdef blas_int others = <blas_int> (block.k * (block.r - shared))
+    if shared == 0:
+        return
+    if N > 0:
+        narrow_to(<real *> Y, <Py_ssize_t> shared * N, Z_shared, room.factors)
+    syrk(False, shared, N, 1.0, Z_shared, N, 0.0, room.products, shared)
+    gemm(False, True, others, shared, N, 1.0, Z_inner, N, Z_shared, N, 0.0, room.products + shared * shared, shared)
 
 
 cdef inline void cross_moments(
-    blas_int rows, blas_int r, blas_int N, const real *Y, const double *Z, Room *room, double *V,
+    Block *block, Py_ssize_t a, Py_ssize_t b, const real *Y, const double *Z_shared, const double *Z_inner,
+    Room *room, double *V,
 ) noexcept nogil:
-    """V = Y Z', after ``take_factors``."""
-    cdef Py_ssize_t i
-    if real is double:
-        gemm(False, True, rows, r, N, 1.0, Y, N, Z, N, 0.0, V, r)
-    else:
-        gemm_single(False, True, rows, r, N, 1.0, Y, N, room.factors, N, 0.0, room.single, r)
-        for i in range(<Py_ssize_t> rows * r):
+    """V = Y Z' of rows a to b, after ``take_shared_factors``; V is the tile's."""
+    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared, N = block.N, rows
+    cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), i, s, e
+    cdef float *other
+    if shared > 0:
+        rows = <blas_int> (b - a)
+        if real is double:
+            gemm(False, True, rows, shared, N, 1.0, Y + a * N, N, Z_shared, N, 0.0, V, r)
+        else:
+            gemm_single(False, True, rows, shared, N, 1.0, Y + a * N, N, room.factors, N, 0.0, room.single, r)
+    s = a
+    while s < b and inner > 0:
+        g = leaf_of(block.offsets, g, s)
+        e = min(b, block.offsets[g + 1])
+        rows, i = <blas_int> (e - s), (s - a) * r + shared
+        if real is double:
+            gemm(False, True, rows, inner, N, 1.0, Y + s * N, N, Z_inner + g * inner * N, N, 0.0, V + i, r)
+        else:
+            other = room.factors + <Py_ssize_t> shared * N
+            narrow_to(<real *> Y, <Py_ssize_t> inner * N, Z_inner + g * inner * N, other)
+            gemm_single(False, True, rows, inner, N, 1.0, Y + s * N, N, other, N, 0.0, room.single + i, r)
+        s = e
+    if real is float:
+        for i in range((b - a) * r):
             V[i] = room.single[i]
 
 
 cdef inline void second_moments(
-    blas_int r, blas_int N, const double *P, const double *Z, double nobs, double *W,
+    Block *block, Py_ssize_t g, const double *P, const double *Z_inner, double nobs, Room *room, double *W,
 ) noexcept nogil:
-    """Lower triangle of W = nobs P + Z Z': expected sums of squares of the factors given the data.
+    """W = nobs P + Z Z' of leaf group g, lower triangle: expected sums of squares of the factors given the data.
 
     The data may have been replaced by a triangular factor, so nobs is not the number of columns of Z.
     """
+    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared
     cdef Py_ssize_t i, j
+    cdef const double *own = room.products
+    cdef const double *mixed = room.products + shared * shared + g * inner * shared
+    P = P + g * r * r
     for i in range(r):
         for j in range(i + 1):
             W[i * r + j] = nobs * P[i * r + j]
-    if N > 0:
-        syrk(False, r, N, 1.0, Z, N, 1.0, W, r)
+    for i in range(shared):
+        for j in range(i + 1):
+            W[i * r + j] += own[i * shared + j]
+    for i in range(inner):
+        for j in range(shared):
+            W[(shared + i) * r + j] += mixed[i * shared + j]
+    syrk(False, inner, block.N, 1.0, Z_inner + g * inner * block.N, block.N, 1.0, W + shared * (r + 1), r)
 
 
-cdef inline double inner(Py_ssize_t r, const double *x, const double *y) noexcept nogil:
+cdef inline double inner_product(Py_ssize_t r, const double *x, const double *y) noexcept nogil:
     """x'y of a short row; four sums at once, as one alone would wait for each addition."""
     cdef Py_ssize_t j
     cdef double s = 0.0, t = 0.0, u = 0.0, v = 0.0
@@ -132,7 +227,7 @@ cdef inline void row_products(
     """out_i = x_i y_i', row by row."""
     cdef Py_ssize_t i
     for i in range(rows):
-        out[i] = inner(r, x + i * r, y + i * r)
+        out[i] = inner_product(r, x + i * r, y + i * r)
 
 
 cdef inline void gradient_rows(
@@ -151,7 +246,7 @@ cdef inline void gradient_rows(
         scale = share / D[i]
         for j in range(i * r, (i + 1) * r):
             dF[j] = V[j] * scale
-        dD[i] = 0.5 * share * ((squares[i] - dD[i] - inner(r, F + i * r, V + i * r)) / D[i] - nobs) / D[i]
+        dD[i] = 0.5 * share * ((squares[i] - dD[i] - inner_product(r, F + i * r, V + i * r)) / D[i] - nobs) / D[i]
 
 
 cdef inline void scale_rows(

@@ -5,11 +5,24 @@ _F = NDArray[np.float64]
 _I = NDArray[np.intp]
 _Y = NDArray[np.float32] | NDArray[np.float64]
 
-def leaf_moments(F: _F, D: _F, Y: _Y, offsets: _I, tile: int, C: _F, B: _F) -> None: ...
-def gradient(
-    Y: _Y, F: _F, D: _F, Z: _F, P: _F, squares: _F, nobs: float, offsets: _I, tile: int, dF: _F, dD: _F
+def leaf_moments(
+    F: _F, D: _F, Y: _Y, offsets: _I, tile: int, C: _F, B_shared: _F, B_inner: _F
 ) -> None: ...
-def expand(F: _F, Z: _F, offsets: _I, alpha: float, Y: _F) -> None: ...
+def gradient(
+    Y: _Y,
+    F: _F,
+    D: _F,
+    Z_shared: _F,
+    Z_inner: _F,
+    P: _F,
+    squares: _F,
+    nobs: float,
+    offsets: _I,
+    tile: int,
+    dF: _F,
+    dD: _F,
+) -> None: ...
+def expand(F: _F, Z_shared: _F, Z_inner: _F, offsets: _I, alpha: float, Y: _F) -> None: ...
 def project(F: _F, Y: _F, offsets: _I, T: _F) -> None: ...
 def rotate(F: _F, Q: _F, offsets: _I, out: _F) -> None: ...
 def inverse_factors(X: _F, offsets: _I, R: _F, A: _F) -> None: ...

@@ -9,7 +9,8 @@ from libc.stdlib cimport free, malloc
 
 from mlfm._kernels._blas cimport blas_int, gemm, mirror_lower, narrow, solve_lower_right
 from mlfm._kernels._tiles cimport (
-    Room, add_moments, close_room, cross_moments, gradient_rows, open_room, real, second_moments, take_factors,
+    Block, Room, add_moments, close_room, cross_moments, gradient_rows, leaf_of, open_room, real, second_moments,
+    take_shared_factors,
 )
 
 
@@ -20,31 +21,39 @@ def leaf_moments(
     const Py_ssize_t[::1] offsets,      # IN   k + 1
     Py_ssize_t tile,                    # IN   rows handled at once
     double[:, :, ::1] C,                # OUT  k x r x r, lower triangles
-    double[:, :, ::1] B,                # OUT  k x r x N
+    double[:, ::1] B_shared,            # OUT  shared x N
+    double[:, :, ::1] B_inner,          # OUT  k x (r - shared) x N
 ):
-    """C_g = F_g' D_g^-1 F_g and B_g = F_g' D_g^-1 Y_g of every leaf group g."""
-    cdef blas_int r = narrow(F.shape[1]), N = narrow(Y.shape[1])
-    cdef Py_ssize_t g, a, b
-    cdef double beta
-    cdef const real *data = NULL
-    cdef double *sums = NULL
+    """C_g = F_g' D_g^-1 F_g of every leaf group g, and F' D^-1 Y: of the first ``shared`` factors, which all groups
+    have in common, and of every group's others.
+    """
+    cdef Block block
     cdef Room room
-    if r == 0:
+    cdef Py_ssize_t a, b
+    cdef const real *data = NULL
+    cdef double *shared_sums = NULL
+    cdef double *inner_sums = NULL
+    block.n, block.k, block.offsets = F.shape[0], offsets.shape[0] - 1, &offsets[0]
+    block.r, block.shared, block.N = narrow(F.shape[1]), narrow(B_shared.shape[0]), narrow(Y.shape[1])
+    if block.r == 0:
         return
     if tile < 1:
         raise ValueError("a tile has at least one row")
+    if block.N > 0:
+        data = &Y[0, 0]
+        if block.shared > 0:
+            shared_sums = &B_shared[0, 0]
+        if block.shared < block.r:
+            inner_sums = &B_inner[0, 0, 0]
     try:
-        if not open_room(&room, tile, r, N, real is float):
+        if not open_room(&room, &block, tile, real is float):
             raise MemoryError
         with nogil:
-            for g in range(offsets.shape[0] - 1):
-                a, beta = offsets[g], 0.0
-                while a < offsets[g + 1]:
-                    b = min(a + tile, offsets[g + 1])
-                    if N > 0:
-                        data, sums = &Y[a, 0], &B[g, 0, 0]
-                    add_moments(<blas_int> (b - a), r, N, &F[a, 0], &D[a], data, beta, &room, &C[g, 0, 0], sums)
-                    a, beta = b, 1.0
+            a = 0
+            while a < block.n:
+                b = min(a + tile, block.n)
+                add_moments(&block, a, b, &F[0, 0], &D[0], data, &room, &C[0, 0, 0], shared_sums, inner_sums)
+                a = b
     finally:
         close_room(&room)
 
@@ -53,7 +62,8 @@ def gradient(
     const real[:, ::1] Y,               # IN   n x N
     const double[:, ::1] F,             # IN   n x r
     const double[::1] D,                # IN   n
-    const double[:, :, ::1] Z,          # IN   k x r x N
+    const double[:, ::1] Z_shared,      # IN   shared x N, posterior means of the factors that all groups share
+    const double[:, :, ::1] Z_inner,    # IN   k x (r - shared) x N, of the others
     const double[:, :, ::1] P,          # IN   k x r x r
     const double[::1] squares,          # IN   n, sum of squares of every feature
     double nobs,                        # IN
@@ -66,56 +76,75 @@ def gradient(
 
     dl/dF_g = D_g^-1 (V_g - F_g W_g) with V_g = Y_g Z_g' and W_g = nobs P_g + Z_g Z_g'.
     """
-    cdef blas_int r = narrow(F.shape[1]), N = narrow(Y.shape[1]), rows
-    cdef Py_ssize_t g, a, b, j
-    cdef double *W
+    cdef Block block
     cdef Room room
+    cdef Py_ssize_t a, b, s, e, g
+    cdef blas_int r
+    cdef double *W
+    cdef const double *shared_means = NULL
+    cdef const double *inner_means = NULL
+    block.n, block.k, block.offsets = F.shape[0], offsets.shape[0] - 1, &offsets[0]
+    block.r, block.shared, block.N = narrow(F.shape[1]), narrow(Z_shared.shape[0]), narrow(Y.shape[1])
+    r = block.r
     if r == 0:
-        for j in range(D.shape[0]):
-            dD[j] = 0.5 * (squares[j] / D[j] - nobs) / D[j]
+        for a in range(D.shape[0]):
+            dD[a] = 0.5 * (squares[a] / D[a] - nobs) / D[a]
         return
     if tile < 1:
         raise ValueError("a tile has at least one row")
+    if block.N > 0 and block.shared > 0:
+        shared_means = &Z_shared[0, 0]
+    if block.N > 0 and block.shared < r:
+        inner_means = &Z_inner[0, 0, 0]
     W = <double *> malloc(<size_t> r * r * sizeof(double))
     try:
-        if not open_room(&room, tile, r, N, real is float) or W == NULL:
+        if not open_room(&room, &block, tile, real is float) or W == NULL:
             raise MemoryError
         with nogil:
-            for g in range(offsets.shape[0] - 1):
-                second_moments(r, N, &P[g, 0, 0], &Z[g, 0, 0], nobs, W)
-                mirror_lower(r, W, r)
-                take_factors(r, N, &Z[g, 0, 0], &Y[0, 0], &room)
-                a = offsets[g]
-                while a < offsets[g + 1]:
-                    b = min(a + tile, offsets[g + 1])
-                    rows = <blas_int> (b - a)
-                    cross_moments(rows, r, N, &Y[a, 0], &Z[g, 0, 0], &room, room.moments)
-                    gradient_rows(rows, r, &F[a, 0], &D[a], room.moments, W, &squares[a], nobs, 1.0, &dF[a, 0],
-                                  &dD[a])
-                    a = b
+            take_shared_factors(&block, &Y[0, 0], shared_means, inner_means, &room)
+            a, g = 0, -1
+            while a < block.n:
+                b = min(a + tile, block.n)
+                cross_moments(&block, a, b, &Y[0, 0], shared_means, inner_means, &room, room.moments)
+                s = a
+                while s < b:
+                    if g < 0 or offsets[g + 1] <= s:
+                        g = leaf_of(&offsets[0], g + 1, s)
+                        second_moments(&block, g, &P[0, 0, 0], inner_means, nobs, &room, W)
+                        mirror_lower(r, W, r)
+                    e = min(b, offsets[g + 1])
+                    gradient_rows(<blas_int> (e - s), r, &F[s, 0], &D[s], room.moments + (s - a) * r, W, &squares[s],
+                                  nobs, 1.0, &dF[s, 0], &dD[s])
+                    s = e
+                a = b
     finally:
         close_room(&room)
         free(W)
 
 
 def expand(
-    const double[:, ::1] F,             # IN     n x r
-    const double[:, :, ::1] Z,          # IN     k x r x N
-    const Py_ssize_t[::1] offsets,      # IN     k + 1
+    const double[:, ::1] F,             # IN   n x r
+    const double[:, ::1] Z_shared,      # IN   shared x N, of the factors that all groups have in common
+    const double[:, :, ::1] Z_inner,    # IN   k x (r - shared) x N, of every group's others
+    const Py_ssize_t[::1] offsets,      # IN   k + 1
     double alpha,                       # IN
     double[:, ::1] Y,                   # INOUT  n x N
 ):
     """Y_g += alpha F_g Z_g: the factors of every group's path, seen in its features."""
-    cdef blas_int r = narrow(F.shape[1]), N = narrow(Y.shape[1])
+    cdef blas_int r = narrow(F.shape[1]), N = narrow(Y.shape[1]), shared = narrow(Z_shared.shape[0])
+    cdef blas_int inner = r - shared
     cdef Py_ssize_t g, a
-    if r == 0 or N == 0:
+    if N == 0:
         return
     with nogil:
-        for g in range(offsets.shape[0] - 1):
-            a = offsets[g]
-            if offsets[g + 1] > a:
-                gemm(False, False, <blas_int> (offsets[g + 1] - a), N, r, alpha, &F[a, 0], r, &Z[g, 0, 0], N,
-                     1.0, &Y[a, 0], N)
+        if shared > 0:
+            gemm(False, False, <blas_int> F.shape[0], N, shared, alpha, &F[0, 0], r, &Z_shared[0, 0], N, 1.0, &Y[0, 0], N)
+        if inner > 0:
+            for g in range(offsets.shape[0] - 1):
+                a = offsets[g]
+                if offsets[g + 1] > a:
+                    gemm(False, False, <blas_int> (offsets[g + 1] - a), N, inner, alpha, &F[a, shared], r,
+                         &Z_inner[g, 0, 0], N, 1.0, &Y[a, 0], N)
 
 
 def project(

@@ -8,7 +8,8 @@ from libc.stdlib cimport free, malloc
 
 from mlfm._kernels._blas cimport blas_int, cholesky, invert_lower, narrow, times_lower
 from mlfm._kernels._tiles cimport (
-    Room, add_moments, close_room, cross_moments, open_room, real, row_products, second_moments, sqrt, take_factors,
+    Block, Room, add_moments, close_room, cross_moments, leaf_of, open_room, real, row_products, second_moments, sqrt,
+    take_shared_factors,
 )
 
 # From X = V L^-T, W = L L', to new loadings, in place, with the inverse of L at hand.
@@ -52,41 +53,58 @@ cdef inline void update(
 
 
 cdef int sweep_tiles(
-    const real[:, ::1] Y, const double[:, :, ::1] Z, const double[:, :, ::1] P, const double[::1] squares,
-    double nobs, const double[::1] floor, const Py_ssize_t[::1] offsets, Py_ssize_t tile, Finish finish,
-    double[:, ::1] F, double[::1] D, double[:, :, ::1] C, double[:, :, ::1] B,
+    const real[:, ::1] Y, const double[:, ::1] Z_shared, const double[:, :, ::1] Z_inner,
+    const double[:, :, ::1] P, const double[::1] squares, double nobs, const double[::1] floor,
+    const Py_ssize_t[::1] offsets, Py_ssize_t tile, Finish finish,
+    double[:, ::1] F, double[::1] D, double[:, :, ::1] C, double[:, ::1] B_shared, double[:, :, ::1] B_inner,
 ) except -1:
-    cdef blas_int r = narrow(F.shape[1]), N = narrow(Y.shape[1]), rows
-    cdef Py_ssize_t g, a, b
+    cdef Block block
     cdef Room room
+    cdef Py_ssize_t a, b, s, e, g
+    cdef blas_int r
     cdef bint singular = False
-    cdef double beta
     cdef double *W
+    cdef const double *shared_means = NULL
+    cdef const double *inner_means = NULL
+    cdef double *shared_sums = NULL
+    cdef double *inner_sums = NULL
+    block.n, block.k, block.offsets = F.shape[0], offsets.shape[0] - 1, &offsets[0]
+    block.r, block.shared, block.N = narrow(F.shape[1]), narrow(Z_shared.shape[0]), narrow(Y.shape[1])
+    r = block.r
     if r == 0:
         for a in range(D.shape[0]):
             D[a] = max(squares[a] / nobs, floor[a])
         return 0
     if tile < 1:
         raise ValueError("a tile has at least one row")
+    if block.N > 0 and block.shared > 0:
+        shared_means, shared_sums = &Z_shared[0, 0], &B_shared[0, 0]
+    if block.N > 0 and block.shared < r:
+        inner_means, inner_sums = &Z_inner[0, 0, 0], &B_inner[0, 0, 0]
     W = <double *> malloc(<size_t> r * r * sizeof(double))
     try:
-        if not open_room(&room, tile, r, N, real is float) or W == NULL:
+        if not open_room(&room, &block, tile, real is float) or W == NULL:
             raise MemoryError
         with nogil:
-            for g in range(offsets.shape[0] - 1):
-                second_moments(r, N, &P[g, 0, 0], &Z[g, 0, 0], nobs, W)
-                if not whitening(r, W):
-                    singular = True
-                    break
-                take_factors(r, N, &Z[g, 0, 0], &Y[0, 0], &room)
-                a, beta = offsets[g], 0.0
-                while a < offsets[g + 1]:
-                    b = min(a + tile, offsets[g + 1])
-                    rows = <blas_int> (b - a)
-                    cross_moments(rows, r, N, &Y[a, 0], &Z[g, 0, 0], &room, &F[a, 0])
-                    update(rows, r, W, &squares[a], nobs, &floor[a], finish, &F[a, 0], &D[a])
-                    add_moments(rows, r, N, &F[a, 0], &D[a], &Y[a, 0], beta, &room, &C[g, 0, 0], &B[g, 0, 0])
-                    a, beta = b, 1.0
+            take_shared_factors(&block, &Y[0, 0], shared_means, inner_means, &room)
+            a, g = 0, -1
+            while a < block.n and not singular:
+                b = min(a + tile, block.n)
+                cross_moments(&block, a, b, &Y[0, 0], shared_means, inner_means, &room, &F[a, 0])
+                s = a
+                while s < b:
+                    if g < 0 or offsets[g + 1] <= s:
+                        g = leaf_of(&offsets[0], g + 1, s)
+                        second_moments(&block, g, &P[0, 0, 0], inner_means, nobs, &room, W)
+                        if not whitening(r, W):
+                            singular = True
+                            break
+                    e = min(b, offsets[g + 1])
+                    update(<blas_int> (e - s), r, W, &squares[s], nobs, &floor[s], finish, &F[s, 0], &D[s])
+                    s = e
+                if not singular:
+                    add_moments(&block, a, b, &F[0, 0], &D[0], &Y[0, 0], &room, &C[0, 0, 0], shared_sums, inner_sums)
+                a = b
     finally:
         close_room(&room)
         free(W)
@@ -97,7 +115,8 @@ cdef int sweep_tiles(
 
 def em_pass(
     const real[:, ::1] Y,               # IN   n x N
-    const double[:, :, ::1] Z,          # IN   k x r x N
+    const double[:, ::1] Z_shared,      # IN   shared x N, posterior means of the factors that all groups share
+    const double[:, :, ::1] Z_inner,    # IN   k x (r - shared) x N, of the others
     const double[:, :, ::1] P,          # IN   k x r x r
     const double[::1] squares,          # IN   n, sum of squares of every feature
     double nobs,                        # IN
@@ -107,15 +126,17 @@ def em_pass(
     double[:, ::1] F,                   # OUT  n x r
     double[::1] D,                      # OUT  n
     double[:, :, ::1] C,                # OUT  k x r x r, lower triangles
-    double[:, :, ::1] B,                # OUT  k x r x N
+    double[:, ::1] B_shared,            # OUT  shared x N
+    double[:, :, ::1] B_inner,          # OUT  k x (r - shared) x N
 ):
     """The EM step F_g = V_g W_g^-1, D_j = (||y_j||^2 - F_j V_j') / nobs, and C and B at the new F and D."""
-    sweep_tiles(Y, Z, P, squares, nobs, floor, offsets, tile, plain, F, D, C, B)
+    sweep_tiles(Y, Z_shared, Z_inner, P, squares, nobs, floor, offsets, tile, plain, F, D, C, B_shared, B_inner)
 
 
 def px_em_pass(
     const real[:, ::1] Y,               # IN   n x N
-    const double[:, :, ::1] Z,          # IN   k x r x N
+    const double[:, ::1] Z_shared,      # IN   shared x N, posterior means of the factors that all groups share
+    const double[:, :, ::1] Z_inner,    # IN   k x (r - shared) x N, of the others
     const double[:, :, ::1] P,          # IN   k x r x r
     const double[::1] squares,          # IN   n, sum of squares of every feature
     double nobs,                        # IN
@@ -125,14 +146,15 @@ def px_em_pass(
     double[:, ::1] F,                   # OUT  n x r
     double[::1] D,                      # OUT  n
     double[:, :, ::1] C,                # OUT  k x r x r, lower triangles
-    double[:, :, ::1] B,                # OUT  k x r x N
+    double[:, ::1] B_shared,            # OUT  shared x N
+    double[:, :, ::1] B_inner,          # OUT  k x (r - shared) x N
 ):
     """The parameter-expanded EM step, and C and B at the new F and D.
 
     With W = L L' (lower, coarse to fine) the expanded model's factors have covariance L L' / nobs, and the loadings
     are V L^-T / sqrt(nobs). D is the EM step's.
     """
-    sweep_tiles(Y, Z, P, squares, nobs, floor, offsets, tile, expanded, F, D, C, B)
+    sweep_tiles(Y, Z_shared, Z_inner, P, squares, nobs, floor, offsets, tile, expanded, F, D, C, B_shared, B_inner)
 
 
 def px_em_update(

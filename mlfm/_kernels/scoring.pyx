@@ -8,8 +8,8 @@ from libc.string cimport memcpy
 
 from mlfm._kernels._blas cimport blas_int, cholesky, gemm, mirror_lower, narrow, syrk, times_lower
 from mlfm._kernels._tiles cimport (
-    Room, close_room, cross_moments, gradient_rows, open_room, real, row_products, scale_rows,
-    second_moments, sqrt, take_factors,
+    Block, Room, close_room, cross_moments, gradient_rows, leaf_of, open_room, real, row_products, scale_rows,
+    second_moments, sqrt, take_shared_factors,
 )
 
 
@@ -37,7 +37,8 @@ def slopes(
     const real[:, ::1] Y,               # IN   n x N
     const double[:, ::1] F,             # IN   n x r
     const double[::1] D,                # IN   n
-    const double[:, :, ::1] Z,          # IN   k x r x N
+    const double[:, ::1] Z_shared,      # IN   shared x N, posterior means of the factors that all groups share
+    const double[:, :, ::1] Z_inner,    # IN   k x (r - shared) x N, of the others
     const double[:, :, ::1] P,          # IN   k x r x r
     const double[::1] squares,          # IN   n, sum of squares of every feature
     double nobs,                        # IN
@@ -46,57 +47,71 @@ def slopes(
     Py_ssize_t tile,                    # IN   rows handled at once
     double[:, :, ::1] W,                # OUT  k x r x r, symmetric: second moments of the factors
     double[:, ::1] G,                   # OUT  n x r, gradient by F
-    double[::1] g,                      # OUT  n, gradient by D
+    double[::1] dD,                     # OUT  n, gradient by D
     double[::1] h,                      # OUT  n, leverages
-    double[:, :, ::1] T,                # OUT  k x r x r: F_k' G_k
-    double[:, :, ::1] M,                # OUT  k x r x r, block diagonal by level: G_k' D_k G_k
+    double[:, :, ::1] T,                # OUT  k x r x r: F_g' G_g
+    double[:, :, ::1] M,                # OUT  k x r x r, block diagonal by level: G_g' D_g G_g
 ):
-    """The gradient of every leaf group, and its products that the metric is applied to."""
-    cdef blas_int r = narrow(F.shape[1]), N = narrow(Y.shape[1]), rows
-    cdef Py_ssize_t k, a, b, i, j, level, c
+    """The gradient of every leaf group g, and its products that the metric is applied to."""
+    cdef Block block
+    cdef Room room
+    cdef Py_ssize_t a, b, s, e, g, i, level, c
+    cdef blas_int r, rows
     cdef double beta, share = 1.0 / nobs
     cdef double *K
-    cdef bint factored
-    cdef Room room
+    cdef const double *shared_means = NULL
+    cdef const double *inner_means = NULL
+    cdef bint factored = False
+    block.n, block.k, block.offsets = F.shape[0], offsets.shape[0] - 1, &offsets[0]
+    block.r, block.shared, block.N = narrow(F.shape[1]), narrow(Z_shared.shape[0]), narrow(Y.shape[1])
+    r = block.r
     if r == 0:
-        for j in range(D.shape[0]):
-            g[j] = 0.5 * (squares[j] / (D[j] * nobs) - 1.0) / D[j]
-            h[j] = 0.0
+        for i in range(D.shape[0]):
+            dD[i] = 0.5 * (squares[i] / (D[i] * nobs) - 1.0) / D[i]
+            h[i] = 0.0
         return
     if tile < 1:
         raise ValueError("a tile has at least one row")
+    if block.N > 0 and block.shared > 0:
+        shared_means = &Z_shared[0, 0]
+    if block.N > 0 and block.shared < r:
+        inner_means = &Z_inner[0, 0, 0]
     K = <double *> malloc(<size_t> r * r * sizeof(double))
     try:
-        if not open_room(&room, tile, r, N, real is float) or K == NULL:
+        if not open_room(&room, &block, tile, real is float) or K == NULL:
             raise MemoryError
         with nogil:
-            for k in range(offsets.shape[0] - 1):
-                second_moments(r, N, &P[k, 0, 0], &Z[k, 0, 0], nobs, &W[k, 0, 0])
-                mirror_lower(r, &W[k, 0, 0], r)
-                memcpy(K, &P[k, 0, 0], <size_t> r * r * sizeof(double))
-                factored = cholesky(r, K, r) == 0
-                take_factors(r, N, &Z[k, 0, 0], &Y[0, 0], &room)
-                for i in range(r):
-                    for j in range(r):
-                        M[k, i, j] = 0.0
-                a, beta = offsets[k], 0.0
-                while a < offsets[k + 1]:
-                    b = min(a + tile, offsets[k + 1])
-                    rows = <blas_int> (b - a)
-                    cross_moments(rows, r, N, &Y[a, 0], &Z[k, 0, 0], &room, room.moments)
-                    gradient_rows(rows, r, &F[a, 0], &D[a], room.moments, &W[k, 0, 0], &squares[a], nobs, share,
-                                  &G[a, 0], &g[a])
-                    for i in range(rows):
-                        h[a + i] = sqrt(D[a + i])
-                    scale_rows(rows, r, &h[a], &G[a, 0], room.scaled)
-                    gemm(True, False, r, r, rows, 1.0, &F[a, 0], r, &G[a, 0], r, beta, &T[k, 0, 0], r)
+            take_shared_factors(&block, &Y[0, 0], shared_means, inner_means, &room)
+            M[:, :, :] = 0.0
+            a, g = 0, -1
+            while a < block.n:
+                b = min(a + tile, block.n)
+                cross_moments(&block, a, b, &Y[0, 0], shared_means, inner_means, &room, room.moments)
+                s = a
+                while s < b:
+                    if g < 0 or offsets[g + 1] <= s:
+                        g = leaf_of(&offsets[0], g + 1, s)
+                        second_moments(&block, g, &P[0, 0, 0], inner_means, nobs, &room, &W[g, 0, 0])
+                        mirror_lower(r, &W[g, 0, 0], r)
+                        memcpy(K, &P[g, 0, 0], <size_t> r * r * sizeof(double))
+                        factored = cholesky(r, K, r) == 0
+                    e = min(b, offsets[g + 1])
+                    rows, beta = <blas_int> (e - s), 0.0 if s == offsets[g] else 1.0
+                    gradient_rows(rows, r, &F[s, 0], &D[s], room.moments + (s - a) * r, &W[g, 0, 0], &squares[s], nobs,
+                                  share, &G[s, 0], &dD[s])
+                    for i in range(s, e):
+                        h[i] = sqrt(D[i])
+                    scale_rows(rows, r, &h[s], &G[s, 0], room.scaled)
+                    gemm(True, False, r, r, rows, 1.0, &F[s, 0], r, &G[s, 0], r, beta, &T[g, 0, 0], r)
                     for level in range(columns.shape[0] - 1):
                         c = columns[level]
                         syrk(True, <blas_int> (columns[level + 1] - c), rows, 1.0, room.scaled + c, r, beta,
-                             &M[k, c, c], r)
-                    leverages(rows, r, &F[a, 0], &D[a], &P[k, 0, 0], K, factored, room.scaled, &h[a])
-                    a, beta = b, 1.0
-                mirror_lower(r, &M[k, 0, 0], r)
+                             &M[g, c, c], r)
+                    leverages(rows, r, &F[s, 0], &D[s], &P[g, 0, 0], K, factored, room.scaled, &h[s])
+                    s = e
+                a = b
+            for g in range(block.k):
+                mirror_lower(r, &M[g, 0, 0], r)
     finally:
         close_room(&room)
         free(K)

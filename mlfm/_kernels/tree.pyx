@@ -1,8 +1,12 @@
 """What the tree does: it owns the factors and never sees an array with a feature in its shape.
 
-A node's path is its ancestors' factors (a, c of them) followed by its own (o). Both kernels take the nodes of one
-level under one or more parents, ``parent`` counting those parents from 0.
+A node's path is its ancestors' factors (a, c of them) followed by its own (o). Both kernels take a run of nodes of one
+level, ``parent`` counting their parents from 0. All nodes of the run have the first ``shared`` factors of their paths in
+common: right-hand sides and posterior means of these are held once, and products with them are made for the whole run
+at a time.
 """
+
+from libc.stdlib cimport free, malloc
 
 from mlfm._kernels._blas cimport (
     blas_int, cholesky, gemm, inverse_from_cholesky, mirror_lower, narrow, solve_lower, syrk,
@@ -12,10 +16,41 @@ cdef extern from "<math.h>" nogil:
     double log(double)
     bint isfinite(double)
 
+# Own factors up to which a triangular system is solved row by row: calls of BLAS would cost more.
+cdef enum:
+    FEW = 4
+
+
+cdef inline void solve_few(bint trans, blas_int m, Py_ssize_t n, const double *R, double *X) noexcept nogil:
+    """X <- R^-1 X (with trans: R^-T X);  R m x m lower triangular, X m x n."""
+    cdef Py_ssize_t i, j, t
+    cdef double weight
+    cdef double *row
+    if m > FEW:
+        solve_lower(trans, m, <blas_int> n, R, m, X, <blas_int> n)
+        return
+    for i in range(m):
+        t = m - 1 - i if trans else i
+        row = X + t * n
+        weight = 1.0 / R[t * m + t]
+        for j in range(n):
+            row[j] *= weight
+        for t in range(m):
+            if trans and t < m - 1 - i:  # X_t -= R_ti X_i
+                subtract(n, R[(m - 1 - i) * m + t], row, X + t * n)
+            elif not trans and t > i:
+                subtract(n, R[t * m + i], row, X + t * n)
+
+
+cdef inline void subtract(Py_ssize_t n, double weight, const double *x, double *y) noexcept nogil:
+    cdef Py_ssize_t j
+    for j in range(n):
+        y[j] -= weight * x[j]
+
 
 def eliminate(
     const double[:, :, ::1] C,          # IN     k x (c + o) x (c + o), lower triangles
-    const double[:, :, ::1] B,          # IN     k x (c + o) x N
+    const double[:, :, ::1] B,          # IN     k x (c - shared + o) x N
     const Py_ssize_t[::1] parent,       # IN     k
     double[:, :, ::1] R,                # OUT    k x o x o, lower triangular
     double[:, :, ::1] A,                # OUT    k x o x c
@@ -23,17 +58,20 @@ def eliminate(
     double[:, :, ::1] message,          # OUT    k x c x c, symmetric
     double[::1] logdet,                 # OUT    k
     double[:, :, ::1] C_parent,         # INOUT  p x c x c, lower triangles
-    double[:, :, ::1] B_parent,         # INOUT  p x c x N
+    double[:, :, ::1] B_parent,         # INOUT  p x (c - shared) x N
+    double[:, ::1] B_shared,            # INOUT  shared x N
 ):
     """Upward: integrate each node's own factors out and hand the rest to its parent.
 
     R R' = I + C_oo,  A = R^-1 C_oa,  b = R^-1 B_o;  to the parent C_aa - A'A, the node's message, and B_a - A'b;
     logdet = 2 sum(log diag R).
     """
-    cdef blas_int o = narrow(R.shape[1]), c = narrow(A.shape[2]), N = narrow(B.shape[2])
+    cdef blas_int o = narrow(R.shape[1]), c = narrow(A.shape[2]), N = narrow(b.shape[2])
+    cdef blas_int shared = narrow(B_shared.shape[0]), inner = c - shared
     cdef Py_ssize_t k, i, j, p
     cdef Py_ssize_t failed = -1
     cdef double total
+    narrow(R.shape[0] * R.shape[1])
     with nogil:
         for k in range(C.shape[0]):
             total = 0.0
@@ -44,8 +82,6 @@ def eliminate(
                     R[k, i, i] += 1.0
                     for j in range(c):
                         A[k, i, j] = C[k, c + i, j]
-                    for j in range(N):
-                        b[k, i, j] = B[k, c + i, j]
                 if cholesky(o, &R[k, 0, 0], o) != 0:
                     failed = k
                     break
@@ -55,26 +91,33 @@ def eliminate(
                     failed = k
                     break
                 if c > 0:
-                    solve_lower(False, o, c, &R[k, 0, 0], o, &A[k, 0, 0], c)
+                    solve_few(False, o, c, &R[k, 0, 0], &A[k, 0, 0])
                 if N > 0:
-                    solve_lower(False, o, N, &R[k, 0, 0], o, &b[k, 0, 0], N)
+                    b[k, :, :] = B[k, inner:, :]
+                    solve_few(False, o, N, &R[k, 0, 0], &b[k, 0, 0])
             logdet[k] = 2.0 * total
-            if c > 0:
-                p = parent[k]
-                for i in range(c):
-                    for j in range(i + 1):
-                        message[k, i, j] = C[k, i, j]
+            if c == 0:
+                continue
+            p = parent[k]
+            for i in range(c):
+                for j in range(i + 1):
+                    message[k, i, j] = C[k, i, j]
+            if o > 0:
+                syrk(True, c, o, -1.0, &A[k, 0, 0], c, 1.0, &message[k, 0, 0], c)
+            if inner > 0 and N > 0:
+                for i in range(inner):
                     for j in range(N):
                         B_parent[p, i, j] += B[k, i, j]
                 if o > 0:
-                    syrk(True, c, o, -1.0, &A[k, 0, 0], c, 1.0, &message[k, 0, 0], c)
-                    if N > 0:
-                        gemm(True, False, c, N, o, -1.0, &A[k, 0, 0], c, &b[k, 0, 0], N,
-                             1.0, &B_parent[p, 0, 0], N)
-                mirror_lower(c, &message[k, 0, 0], c)
-                for i in range(c):
-                    for j in range(i + 1):
-                        C_parent[p, i, j] += message[k, i, j]
+                    gemm(True, False, inner, N, o, -1.0, &A[k, 0, shared], c, &b[k, 0, 0], N, 1.0,
+                         &B_parent[p, 0, 0], N)
+            mirror_lower(c, &message[k, 0, 0], c)
+            for i in range(c):
+                for j in range(i + 1):
+                    C_parent[p, i, j] += message[k, i, j]
+        if failed < 0 and shared > 0 and o > 0 and N > 0:
+            gemm(True, False, shared, N, <blas_int> (R.shape[0] * o), -1.0, &A[0, 0, 0], c, &b[0, 0, 0], N, 1.0,
+                 &B_shared[0, 0], N)
     if failed >= 0:
         raise FloatingPointError("I + F'D^-1F of a node is not positive definite: the parameters are not finite")
 
@@ -84,9 +127,10 @@ def substitute(
     const double[:, :, ::1] A,          # IN   k x o x c
     const double[:, :, ::1] b,          # IN   k x o x N
     const Py_ssize_t[::1] parent,       # IN   k
-    const double[:, :, ::1] Z_parent,   # IN   p x c x N
+    const double[:, ::1] Z_shared,      # IN   shared x N
+    const double[:, :, ::1] Z_parent,   # IN   p x (c - shared) x N
     const double[:, :, ::1] P_parent,   # IN   p x c x c
-    double[:, :, ::1] Z,                # OUT  k x (c + o) x N
+    double[:, :, ::1] Z,                # OUT  k x (c - shared + o) x N
     double[:, :, ::1] P,                # OUT  k x (c + o) x (c + o)
 ):
     """Downward: posterior mean Z and covariance P of each node's path given the data.
@@ -94,42 +138,60 @@ def substitute(
     Z_o = R^-T (b - A Z_a),  G = R^-T A,  P_oa = -G P_aa,  P_oo = (R R')^-1 + G P_aa G'.
     """
     cdef blas_int o = narrow(R.shape[1]), c = narrow(A.shape[2]), N = narrow(Z.shape[2])
-    cdef blas_int m = c + o
+    cdef blas_int shared = narrow(Z_shared.shape[0]), inner = c - shared
+    cdef blas_int m = c + o, all_own = narrow(R.shape[0] * R.shape[1])
     cdef Py_ssize_t k, i, j, p
+    cdef double *own
     if m == 0:
         return
-    with nogil:
-        for k in range(R.shape[0]):
-            p = parent[k]
-            for i in range(c):
-                for j in range(N):
-                    Z[k, i, j] = Z_parent[p, i, j]
-                for j in range(c):
-                    P[k, i, j] = P_parent[p, i, j]
-            if o == 0:
-                continue
-            if N > 0:
-                for i in range(o):
+    # What the shared factors leave of b, for all nodes at once.
+    own = <double *> malloc((<size_t> all_own * N + 1) * sizeof(double))
+    if own == NULL:
+        raise MemoryError
+    try:
+        with nogil:
+            if o > 0 and N > 0:
+                for k in range(R.shape[0]):
+                    for i in range(o):
+                        for j in range(N):
+                            own[(k * o + i) * N + j] = b[k, i, j]
+                if shared > 0:
+                    gemm(False, False, all_own, N, shared, -1.0, &A[0, 0, 0], c, &Z_shared[0, 0], N, 1.0, own, N)
+            for k in range(R.shape[0]):
+                p = parent[k]
+                for i in range(inner):
                     for j in range(N):
-                        Z[k, c + i, j] = b[k, i, j]
+                        Z[k, i, j] = Z_parent[p, i, j]
+                for i in range(c):
+                    for j in range(c):
+                        P[k, i, j] = P_parent[p, i, j]
+                if o == 0:
+                    continue
+                if N > 0:
+                    for i in range(o):
+                        for j in range(N):
+                            Z[k, inner + i, j] = own[(k * o + i) * N + j]
+                    if inner > 0:
+                        gemm(False, False, o, N, inner, -1.0, &A[k, 0, shared], c, &Z[k, 0, 0], N, 1.0,
+                             &Z[k, inner, 0], N)
+                    solve_few(True, o, N, &R[k, 0, 0], &Z[k, inner, 0])
+                for i in range(o):
+                    for j in range(o):
+                        P[k, c + i, c + j] = R[k, i, j]
+                inverse_from_cholesky(o, &P[k, c, c], m)
                 if c > 0:
-                    gemm(False, False, o, N, c, -1.0, &A[k, 0, 0], c, &Z[k, 0, 0], N, 1.0, &Z[k, c, 0], N)
-                solve_lower(True, o, N, &R[k, 0, 0], o, &Z[k, c, 0], N)
-            for i in range(o):
-                for j in range(o):
-                    P[k, c + i, c + j] = R[k, i, j]
-            inverse_from_cholesky(o, &P[k, c, c], m)
-            if c > 0:
-                # -G stands in the lower left corner while it is needed; P_oa = P_ao' replaces it at the end.
-                for i in range(o):
-                    for j in range(c):
-                        P[k, c + i, j] = -A[k, i, j]
-                solve_lower(True, o, c, &R[k, 0, 0], o, &P[k, c, 0], m)
-                # P_ao = P_aa (-G)'
-                gemm(False, True, c, o, c, 1.0, &P[k, 0, 0], m, &P[k, c, 0], m, 0.0, &P[k, 0, c], m)
-                # P_oo += (-G) P_ao
-                gemm(False, False, o, o, c, 1.0, &P[k, c, 0], m, &P[k, 0, c], m, 1.0, &P[k, c, c], m)
-                for i in range(o):
-                    for j in range(c):
-                        P[k, c + i, j] = P[k, j, c + i]
-            mirror_lower(o, &P[k, c, c], m)
+                    # -G stands in the lower left corner while it is needed; P_oa = P_ao' replaces it at the end.
+                    for i in range(o):
+                        for j in range(c):
+                            P[k, c + i, j] = -A[k, i, j]
+                    solve_lower(True, o, c, &R[k, 0, 0], o, &P[k, c, 0], m)
+                    # P_ao = P_aa (-G)'
+                    gemm(False, True, c, o, c, 1.0, &P[k, 0, 0], m, &P[k, c, 0], m, 0.0, &P[k, 0, c], m)
+                    # P_oo += (-G) P_ao
+                    gemm(False, False, o, o, c, 1.0, &P[k, c, 0], m, &P[k, 0, c], m, 1.0, &P[k, c, c], m)
+                    for i in range(o):
+                        for j in range(c):
+                            P[k, c + i, j] = P[k, j, c + i]
+                mirror_lower(o, &P[k, c, c], m)
+    finally:
+        free(own)

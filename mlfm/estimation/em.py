@@ -11,14 +11,11 @@ from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord
 from mlfm.estimation.stopping import AitkenGain, Stays
 from mlfm.likelihood import condition, loglike, score
-from mlfm.standardised import Reals
-from mlfm.sweep import Sweep, Task, Workers
+from mlfm.sweep import Moments, Posterior, Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
-#: A step's kernel (see mlfm._kernels.em): from a task's data and posterior to F, D, and the next moments C, B.
-Pass = Callable[
-    [Reals, Floats, Floats, Floats, float, Floats, NDArray[np.intp], int, Floats, Floats, Floats, Floats], None
-]
+#: A step's kernel (see mlfm._kernels.em): from a task's data and posterior to F, D, and the next moments.
+Pass = Callable[..., None]
 
 
 def ascend(
@@ -63,11 +60,11 @@ def ascend(
 def step(problem: Problem, sweep: Sweep, kernel: Pass, F: Floats, D: Floats, workers: Workers) -> None:
     """One step from the parameters that the sweep was conditioned on; F, D and the sweep are those after it."""
 
-    def renew(task: Task, Z: Floats, P: Floats, C: Floats, B: Floats) -> None:
+    def renew(task: Task, posterior: Posterior, moments: Moments) -> None:
         own = task.features
         kernel(
-            problem.Y[own], Z, P, problem.squares[own], problem.nobs, problem.floor[own], task.leaves, sweep.tile,
-            F[own], D[own], C, B,
+            problem.Y[own], *posterior, problem.squares[own], problem.nobs, problem.floor[own], task.leaves, sweep.tile,
+            F[own], D[own], *moments,
         )  # fmt: skip
 
     sweep.turn(renew, workers)

@@ -29,7 +29,7 @@ from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord
 from mlfm.estimation.stopping import Stays
 from mlfm.likelihood import condition, loglike
-from mlfm.sweep import Sweep, Task, Workers
+from mlfm.sweep import Moments, Posterior, Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
 
@@ -83,12 +83,12 @@ class Climber:
         h, metric = np.empty(len(D)), Metric(sweep, self.damping)
         products: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
 
-        def visit(i: int, task: Task, Z: Floats, P: Floats) -> None:
+        def visit(i: int, task: Task, posterior: Posterior) -> None:
             own = task.features
-            g, W, T, M = np.empty_like(F[own]), np.empty_like(P), np.zeros_like(P), np.empty_like(P)
+            g, W, T, M = np.empty_like(F[own]), *(np.empty_like(posterior.P) for _ in range(3))
             slopes(
-                problem.Y[own], F[own], D[own], Z, P, problem.squares[own], problem.nobs, metric.columns, task.leaves,
-                sweep.tile, W, g, self.gD[own], h[own], T, M,
+                problem.Y[own], F[own], D[own], *posterior, problem.squares[own], problem.nobs, metric.columns,
+                task.leaves, sweep.tile, W, g, self.gD[own], h[own], T, M,
             )  # fmt: skip
             if before is not None:
                 self.memory.record(i, F[own], before[own], g, self.gF[own])
@@ -131,15 +131,15 @@ class Climber:
         highest = np.maximum(GROW * self.D, REVIVE)  # features have variance 1
         D = np.clip(self.D + direction.dD, lowest, highest)
 
-        def moments(task: Task, C: Floats, B: Floats) -> None:
+        def fill(task: Task, moments: Moments) -> None:
             own = task.features
             F = self.trial[own]
             F += self.F[own]
             self.memory.add_steps(direction, own, F)
-            leaf_moments(F, D[own], self.problem.Y[own], task.leaves, self.sweep.tile, C, B)
+            leaf_moments(F, D[own], self.problem.Y[own], task.leaves, self.sweep.tile, *moments)
 
         try:
-            self.sweep.upward(moments, self.workers)
+            self.sweep.upward(fill, self.workers)
         except FloatingPointError:  # out of all bounds
             return -np.inf, D, False
         llf = self._loglike(D)

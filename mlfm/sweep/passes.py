@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,29 @@ from mlfm.tiles import tile_rows
 
 Floats = NDArray[np.float64]
 
-#: Fills C (leaves x r x r) and B (leaves x r x columns) of a task's leaf groups, or of its piece of one.
-Moments = Callable[[Task, Floats, Floats], None]
-#: Takes a task's number, the task, and the posterior means Z (leaves x r x columns) and covariances P (leaves x r x r)
-#: of its leaf groups.
-Visitor = Callable[[int, Task, Floats, Floats], None]
-#: From the posterior (Z, P) of a task's leaf groups to the moments (C, B) of the next sweep, to be filled.
-Renewal = Callable[[Task, Floats, Floats, Floats, Floats], None]
+
+class Moments(NamedTuple):
+    """C = F'D^-1 F and B = F'D^-1 Y of a task's leaf groups; B of the factors of its host's path once for all."""
+
+    C: Floats  # leaves x r x r, lower triangles
+    B_shared: Floats  # shared x columns
+    B_inner: Floats  # leaves x (r - shared) x columns
+
+
+class Posterior(NamedTuple):
+    """Posterior means Z and covariances P of the factors of a task's leaf groups; Z of the host's path once for all."""
+
+    Z_shared: Floats  # shared x columns
+    Z_inner: Floats  # leaves x (r - shared) x columns
+    P: Floats  # leaves x r x r
+
+
+#: Fills the moments of a task.
+Fill = Callable[[Task, Moments], None]
+#: Takes a task's number, the task, and the posterior of its leaf groups.
+Visitor = Callable[[int, Task, Posterior], None]
+#: Fills the moments of the next sweep from the posterior of this one.
+Renewal = Callable[[Task, Posterior, Moments], None]
 #: Takes a run of nodes of one level and the posterior covariances of their paths (nodes x path x path).
 Watcher = Callable[[int, slice, Floats], None]
 
@@ -80,15 +97,15 @@ class Sweep:
             total += np.einsum("kon,kon->n", b, b)
         return total
 
-    def upward(self, moments: Moments, workers: Workers) -> None:
+    def upward(self, fill: Fill, workers: Workers) -> None:
         """From the leaf groups' moments to R, A, b and the log-determinant of every node."""
         handed_up: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
 
         def ascend(i: int) -> None:
             task = self.tasks[i]
-            C, B = self._room_for_moments(task)
-            moments(task, C, B)
-            handed_up[i] = self._ascend(task, C, B)
+            moments = self._room_for_moments(task)
+            fill(task, moments)
+            handed_up[i] = self._ascend(task, moments)
 
         workers.run(ascend, len(self.tasks))
         self._ascend_top(handed_up)
@@ -101,7 +118,7 @@ class Sweep:
         top = self._descend_top(watch)
 
         def descend(i: int) -> None:
-            visit(i, self.tasks[i], *self._descend(self.tasks[i], top, watch))
+            visit(i, self.tasks[i], self._descend(self.tasks[i], top, watch))
 
         workers.run(descend, len(self.tasks))
 
@@ -112,24 +129,33 @@ class Sweep:
 
         def descend_and_ascend(i: int) -> None:
             task = self.tasks[i]
-            Z, P = self._descend(task, top, _watch_nothing)
-            C, B = self._room_for_moments(task)
-            renew(task, Z, P, C, B)
-            handed_up[i] = self._ascend(task, C, B)
+            moments = self._room_for_moments(task)
+            renew(task, self._descend(task, top, _watch_nothing), moments)
+            handed_up[i] = self._ascend(task, moments)
 
         workers.run(descend_and_ascend, len(self.tasks))
         self._ascend_top(handed_up)
 
-    def _room_for_moments(self, task: Task) -> tuple[Floats, Floats]:
-        r = self.tree.n_factors
-        return np.zeros((task.n_leaves, r, r)), np.empty((task.n_leaves, r, self.columns))
+    def _room_for_moments(self, task: Task) -> Moments:
+        r, shared = self.tree.n_factors, self._shared(task)
+        return Moments(
+            np.zeros((task.n_leaves, r, r)),
+            np.empty((shared, self.columns)),
+            np.empty((task.n_leaves, r - shared, self.columns)),
+        )
 
-    def _ascend(self, task: Task, C: Floats, B: Floats) -> tuple[Floats, Floats]:
+    def _shared(self, task: Task) -> int:
+        """Factors of the host's path, which all of a task's leaf groups share."""
+        return self.tree.columns[task.host[0] + 1]
+
+    def _ascend(self, task: Task, moments: Moments) -> tuple[Floats, Floats]:
         """From the moments of a task's leaf groups to what it hands up to its host."""
+        C, B_shared, B = moments
         for depth in reversed(range(len(task.nodes))):
             above = task.nodes[depth - 1].stop - task.nodes[depth - 1].start if depth else 1
-            C, B = self._eliminate(task.host[0] + 1 + depth, task.nodes[depth], task.parents[depth], above, C, B)
-        return C[0], B[0]
+            level = task.host[0] + 1 + depth
+            C, B = self._eliminate(level, task.nodes[depth], task.parents[depth], above, C, B, B_shared)
+        return C[0], B_shared
 
     def _ascend_top(self, handed_up: list[tuple[Floats, Floats]]) -> None:
         """The top of the tree: few nodes, one after the other, sums in task order."""
@@ -145,51 +171,55 @@ class Sweep:
 
         for task, (C, B) in zip(self.tasks, handed_up, strict=True):
             add(task.host, C, B)
-        only = np.zeros(1, dtype=np.intp)
+        only, nothing_shared = np.zeros(1, dtype=np.intp), np.empty((0, self.columns))
         for level in reversed(range(len(tree.ranks))):
             for node in self.top[level]:
                 C, B = sums.pop((level, node))
-                up_C, up_B = self._eliminate(level, slice(node, node + 1), only, 1, C[None], B[None])
+                up_C, up_B = self._eliminate(level, slice(node, node + 1), only, 1, C[None], B[None], nothing_shared)
                 if level:
                     add((level - 1, int(tree.parents[level][node])), up_C[0], up_B[0])
+
+    def _eliminate(
+        self, level: int, nodes: slice, parents: NDArray[np.intp], n_parents: int, C: Floats, B: Floats,
+        B_shared: Floats,
+    ) -> tuple[Floats, Floats]:  # fmt: skip
+        c, shared = self.tree.columns[level], len(B_shared)
+        up_C, up_B = np.zeros((n_parents, c, c)), np.zeros((n_parents, c - shared, self.columns))
+        eliminate(
+            C, B, parents, self.R[level][nodes], self.A[level][nodes], self.b[level][nodes],
+            self.message[level][nodes], self._logdet[level][nodes], up_C, up_B, B_shared,
+        )  # fmt: skip
+        return up_C, up_B
 
     def _descend_top(self, watch: Watcher) -> dict[tuple[int, int], tuple[Floats, Floats]]:
         """Posterior of the paths of the nodes above the tasks."""
         no_factors = np.empty((1, 0, self.columns)), np.empty((1, 0, 0))
         top: dict[tuple[int, int], tuple[Floats, Floats]] = {}
-        only = np.zeros(1, dtype=np.intp)
+        only, nothing_shared = np.zeros(1, dtype=np.intp), np.empty((0, self.columns))
         for level, nodes in enumerate(self.top):
             for node in nodes:
                 above = top[level - 1, int(self.tree.parents[level][node])] if level else no_factors
-                top[level, node] = self._substitute(level, slice(node, node + 1), only, *above)
+                top[level, node] = self._substitute(level, slice(node, node + 1), only, nothing_shared, *above)
                 watch(level, slice(node, node + 1), top[level, node][1])
         return top
 
-    def _descend(
-        self, task: Task, top: dict[tuple[int, int], tuple[Floats, Floats]], watch: Watcher
-    ) -> tuple[Floats, Floats]:
+    def _descend(self, task: Task, top: dict[tuple[int, int], tuple[Floats, Floats]], watch: Watcher) -> Posterior:
         """Posterior of the paths of a task's leaf groups, from that of its host."""
-        Z, P = top[task.host]
+        (Z_shared,), P = top[task.host]
+        Z = np.empty((1, 0, self.columns))
         for depth, (nodes, parents) in enumerate(zip(task.nodes, task.parents, strict=True)):
-            Z, P = self._substitute(task.host[0] + 1 + depth, nodes, parents, Z, P)
+            Z, P = self._substitute(task.host[0] + 1 + depth, nodes, parents, Z_shared, Z, P)
             watch(task.host[0] + 1 + depth, nodes, P)
-        return Z, P
-
-    def _eliminate(
-        self, level: int, nodes: slice, parents: NDArray[np.intp], n_parents: int, C: Floats, B: Floats
-    ) -> tuple[Floats, Floats]:
-        c = self.tree.columns[level]
-        up_C, up_B = np.zeros((n_parents, c, c)), np.zeros((n_parents, c, self.columns))
-        eliminate(
-            C, B, parents, self.R[level][nodes], self.A[level][nodes], self.b[level][nodes],
-            self.message[level][nodes], self._logdet[level][nodes], up_C, up_B,
-        )  # fmt: skip
-        return up_C, up_B
+        return Posterior(Z_shared, Z, P)
 
     def _substitute(
-        self, level: int, nodes: slice, parents: NDArray[np.intp], Z_parent: Floats, P_parent: Floats
-    ) -> tuple[Floats, Floats]:
+        self, level: int, nodes: slice, parents: NDArray[np.intp], Z_shared: Floats, Z_parent: Floats,
+        P_parent: Floats,
+    ) -> tuple[Floats, Floats]:  # fmt: skip
         k, m = nodes.stop - nodes.start, self.tree.columns[level + 1]
-        Z, P = np.empty((k, m, self.columns)), np.empty((k, m, m))
-        substitute(self.R[level][nodes], self.A[level][nodes], self.b[level][nodes], parents, Z_parent, P_parent, Z, P)
+        Z, P = np.empty((k, m - len(Z_shared), self.columns)), np.empty((k, m, m))
+        substitute(
+            self.R[level][nodes], self.A[level][nodes], self.b[level][nodes], parents, Z_shared, Z_parent, P_parent,
+            Z, P,
+        )  # fmt: skip
         return Z, P
