@@ -58,17 +58,17 @@ def px_em_seconds(case, start, n_threads):
         return median_seconds(evaluation)
 
 
-def scoring_seconds(case, start, n_threads, iterations=12):
+def scoring_seconds(case, start, n_threads, iterations=16):
     """Median time between accepted evaluations of a real fit, once its memory holds pairs."""
     stamps = []
     record = FitRecord("scoring", "top-down", iterations, 0.0, n_threads)
 
     def watch(entry):
-        stamps.append((time.perf_counter(), entry.step))
+        stamps.append((time.perf_counter(), entry.step if entry.accepted else "taken back"))
 
     with Workers(n_threads) as workers:
         METHODS["scoring"].climb(case, start, record, workers, watch)
-    times = [b[0] - a[0] for a, b in itertools.pairwise(stamps) if b[1] == "quasi-newton"]
+    times = [b[0] - a[0] for a, b in itertools.pairwise(stamps) if b[1] == "quasi-newton" and a[1] != "taken back"]
     return float(np.median(times)) if times else float("nan")
 
 

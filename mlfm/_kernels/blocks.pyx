@@ -138,7 +138,8 @@ def expand(
         return
     with nogil:
         if shared > 0:
-            gemm(False, False, <blas_int> F.shape[0], N, shared, alpha, &F[0, 0], r, &Z_shared[0, 0], N, 1.0, &Y[0, 0], N)
+            gemm(False, False, <blas_int> F.shape[0], N, shared, alpha, &F[0, 0], r, &Z_shared[0, 0], N,
+                 1.0, &Y[0, 0], N)
         if inner > 0:
             for g in range(offsets.shape[0] - 1):
                 a = offsets[g]

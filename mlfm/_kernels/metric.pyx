@@ -88,6 +88,22 @@ def observe(
         raise FloatingPointError("the information of a node's factors cannot be inverted")
 
 
+def sum_over_children(
+    const double[:, :, ::1] T,          # IN   k x r x r
+    const Py_ssize_t[::1] parent,       # IN   k
+    double[:, :, ::1] out,              # OUT  p x r x r
+):
+    """out_p = the sum of T over the children of p."""
+    cdef Py_ssize_t k, i, j, p
+    with nogil:
+        out[:, :, :] = 0.0
+        for k in range(T.shape[0]):
+            p = parent[k]
+            for i in range(T.shape[1]):
+                for j in range(T.shape[2]):
+                    out[p, i, j] += T[k, i, j]
+
+
 def extend(
     const double[:, :, ::1] T,          # IN   k x r x r: F'G over the nodes' features
     const double[:, :, ::1] inner,      # IN   k x o x o

@@ -24,7 +24,9 @@ cdef inline void widen(Py_ssize_t length, const float *x, double *out) noexcept 
         out[j] = x[j]
 
 
-cdef inline void difference(Py_ssize_t length, const double *x, const double *y, float *kept, double *out) noexcept nogil:
+cdef inline void difference(
+    Py_ssize_t length, const double *x, const double *y, float *kept, double *out,
+) noexcept nogil:
     """x - y as it is kept, and what that is in double precision."""
     cdef Py_ssize_t j
     for j in range(length):

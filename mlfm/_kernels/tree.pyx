@@ -1,9 +1,9 @@
 """What the tree does: it owns the factors and never sees an array with a feature in its shape.
 
 A node's path is its ancestors' factors (a, c of them) followed by its own (o). Both kernels take a run of nodes of one
-level, ``parent`` counting their parents from 0. All nodes of the run have the first ``shared`` factors of their paths in
-common: right-hand sides and posterior means of these are held once, and products with them are made for the whole run
-at a time.
+level, ``parent`` counting their parents from 0. All nodes of the run have the first ``shared`` factors of their paths
+in common: right-hand sides and posterior means of these are held once, and products with them are made for the whole
+run at a time.
 """
 
 from libc.stdlib cimport free, malloc

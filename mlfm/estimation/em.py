@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm.estimation.problem import Problem
-from mlfm.estimation.record import Evaluation, FitRecord
+from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
 from mlfm.estimation.stopping import AitkenGain, Stays
 from mlfm.likelihood import condition, loglike, score
 from mlfm.sweep import Moments, Posterior, Sweep, Task, Workers
@@ -24,6 +24,7 @@ def ascend(
     record: FitRecord,
     workers: Workers,
     watch: Callable[[Evaluation], None],
+    hopeless: Hopeless = never,
     *,
     kernel: Pass,
 ) -> tuple[Floats, Floats]:
@@ -48,6 +49,9 @@ def ascend(
         if small_for_long(entry.projected_gain):
             record.converged = True
             record.reason = f"the projected gain stayed below tol = {record.tol:g}"
+            break
+        if hopeless(record):
+            record.reason = "another start was higher"
             break
         if taken < steps - 1:
             step(problem, sweep, kernel, F, D, workers)

@@ -1,4 +1,4 @@
-"""The methods by name: functions of a problem, a start, the fit's record, workers and a watcher."""
+"""The methods by name: functions of a problem, a start, the fit's record, workers, a watcher, a reason to give up."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from mlfm._kernels.em import em_pass, px_em_pass
 from mlfm.estimation.em import ascend
 from mlfm.estimation.problem import Problem
-from mlfm.estimation.record import Evaluation, FitRecord
+from mlfm.estimation.record import Evaluation, FitRecord, Hopeless
 from mlfm.estimation.scoring import scoring
 from mlfm.sweep import Workers
 
 Floats = NDArray[np.float64]
 Climb = Callable[
-    [Problem, tuple[Floats, Floats], FitRecord, Workers, Callable[[Evaluation], None]], tuple[Floats, Floats]
+    [Problem, tuple[Floats, Floats], FitRecord, Workers, Callable[[Evaluation], None], Hopeless],
+    tuple[Floats, Floats],
 ]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm._kernels.blocks import project
-from mlfm._kernels.metric import extend, observe, squared_length
+from mlfm._kernels.metric import extend, observe, squared_length, sum_over_children
 from mlfm._kernels.scoring import scoring_step
 from mlfm.sweep import Sweep, Workers
 
@@ -135,8 +135,9 @@ class Metric:
         for task, T in zip(tasks, products, strict=True):
             sums = [T]
             for parents in reversed(task.parents):
-                firsts = np.searchsorted(parents, np.arange(parents[-1] + 1))
-                sums.append(np.add.reduceat(sums[-1], firsts, axis=0))
+                above = np.empty((int(parents[-1]) + 1, r, r))
+                sum_over_children(sums[-1], parents, above)
+                sums.append(above)
             inside.append(sums[::-1])
             top[task.host] = top.get(task.host, 0) + sums[-1]
         for level in range(tree.leaf_level, 0, -1):

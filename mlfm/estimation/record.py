@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -89,3 +90,12 @@ class FitRecord:
     def projected_gain(self) -> float:
         """The log-likelihood still to be gained, as expected at the end."""
         return self.evaluations[-1].projected_gain if self.evaluations else float("inf")
+
+
+#: Whether a climb that has come so far may be given up for another.
+Hopeless = Callable[[FitRecord], bool]
+
+
+def never(record: FitRecord) -> bool:
+    """Nothing is given up."""
+    return False

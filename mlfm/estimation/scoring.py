@@ -26,7 +26,7 @@ from mlfm._kernels.scoring import slopes
 from mlfm.estimation.memory import Aside, Direction, Memory
 from mlfm.estimation.metric import Metric
 from mlfm.estimation.problem import Problem
-from mlfm.estimation.record import Evaluation, FitRecord
+from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
 from mlfm.estimation.stopping import Stays
 from mlfm.likelihood import condition, loglike
 from mlfm.sweep import Moments, Posterior, Sweep, Task, Workers
@@ -198,6 +198,7 @@ def scoring(
     record: FitRecord,
     workers: Workers,
     watch: Callable[[Evaluation], None],
+    hopeless: Hopeless = never,
 ) -> tuple[Floats, Floats]:
     """Climb from ``start`` until the projected gain stays below ``record.tol`` or ``record.maxiter`` is reached.
 
@@ -213,6 +214,14 @@ def scoring(
         if not accepted:
             watch(entry)
 
+    def spent() -> bool:
+        return len(record.evaluations) > record.maxiter
+
+    def end(reason: str, converged: bool) -> tuple[Floats, Floats]:
+        record.reason, record.converged, record.score_norm = reason, converged, climber.score_norm()
+        return climber.F, climber.D
+
+    used_up = f"maxiter = {record.maxiter} evaluations were made"
     climber = Climber(problem, start, workers)
     note(climber.llf, np.inf, "resumed" if record.evaluations else "start", True)
     while True:
@@ -231,15 +240,14 @@ def scoring(
         record.evaluations[-1] = record.evaluations[-1]._replace(projected_gain=expected)
         watch(record.evaluations[-1])
         if small_for_long(expected):
-            record.converged = True
-            record.reason = f"the projected gain stayed below tol = {record.tol:g}"
-            break
-        if len(record.evaluations) > record.maxiter:
-            record.reason = f"maxiter = {record.maxiter} evaluations were made"
-            break
+            return end(f"the projected gain stayed below tol = {record.tol:g}", True)
+        if hopeless(record):
+            return end("another start was higher", False)
 
         largest_ratio = min(2 * largest_ratio, MOST_RATIO)
         for kind, propose in attempts:
+            if spent():
+                return end(used_up, False)
             direction = propose()
             llf, D, enough = climber.try_step(direction)
             note(llf, expected, kind, enough)
@@ -251,16 +259,14 @@ def scoring(
             largest_ratio = FIRST_RATIO
             climber.memory.keep(0)
         else:
+            if spent():
+                return end(used_up, False)
             gain = climber.px_em()
             note(climber.llf + min(gain, 0), expected, "px-em", gain >= 0)
             if gain < 0:
-                record.converged = expected < record.tol
-                record.reason = "no step raised the log-likelihood any more"
-                break
+                return end("no step raised the log-likelihood any more", expected < record.tol)
             if gain * nobs >= record.tol:
                 small_for_long = Stays(record.tol)
-    record.score_norm = climber.score_norm()
-    return climber.F, climber.D
 
 
 def _given(direction: Direction) -> Direction:
