@@ -135,9 +135,9 @@ class Metric:
         for task, T in zip(tasks, products, strict=True):
             sums = [T]
             for parents in reversed(task.parents):
-                above = np.empty((int(parents[-1]) + 1, r, r))
-                sum_over_children(sums[-1], parents, above)
-                sums.append(above)
+                total = np.empty((int(parents[-1]) + 1, r, r))
+                sum_over_children(sums[-1], parents, total)
+                sums.append(total)
             inside.append(sums[::-1])
             top[task.host] = top.get(task.host, 0) + sums[-1]
         for level in range(tree.leaf_level, 0, -1):
