@@ -6,6 +6,7 @@ from oracle import make_case
 
 from mlfm.likelihood import condition, loglike, score
 from mlfm.sweep import Sweep, Tree, Workers, cut
+from mlfm.sweep.tasks import task_width
 
 
 def in_group_order(case):
@@ -52,7 +53,7 @@ def test_tasks_cover_every_feature_once(case, width):
 def test_many_groups_make_few_tasks():
     case = make_case([[0] * 2000, [j // 40 for j in range(2000)], [j // 4 for j in range(2000)]], (0, 0, 0))
     tree = Tree.of(case.hierarchy.offsets, (2, 1, 1))
-    tasks = cut(tree)
+    tasks = cut(tree, task_width(tree, 12))
     assert len(tasks) < 12
     assert all(task.host == (0, 0) for task in tasks)
 

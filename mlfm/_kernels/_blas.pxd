@@ -8,8 +8,14 @@ from scipy.linalg.cython_lapack cimport dgesv, dpotrf, dpotri, dsyev, dtrtri
 
 ctypedef int blas_int
 
+cdef extern from "<math.h>" nogil:
+    double sqrt(double)
+
 cdef enum:
     BLAS_INT_MAX = 2147483647
+    # Up to these sizes plain loops are faster than calls: triangular matrices, and rows of a system to solve.
+    SMALL = 16
+    FEW = 4
 
 
 cdef inline blas_int narrow(Py_ssize_t size) except -1:
@@ -49,6 +55,26 @@ cdef inline void gemm_single(
     sgemm(&tb, &ta, &n, &m, &k, &alpha, <float *> b, &ldb, <float *> a, &lda, &beta, c, &ldc)
 
 
+cdef inline void times_few(
+    bint trans, Py_ssize_t m, Py_ssize_t n, const double *a, Py_ssize_t lda, double *x, Py_ssize_t ldx,
+) noexcept nogil:
+    """X <- X A or X A', element by element: those that are still needed are overwritten last."""
+    cdef Py_ssize_t i, step, j, t
+    cdef double total
+    for i in range(m):
+        for step in range(n):
+            total = 0.0
+            if trans:
+                j = n - 1 - step
+                for t in range(j + 1):
+                    total = total + x[i * ldx + t] * a[j * lda + t]
+            else:
+                j = step
+                for t in range(j, n):
+                    total = total + x[i * ldx + t] * a[t * lda + j]
+            x[i * ldx + j] = total
+
+
 cdef inline void times_lower(
     bint trans, blas_int m, blas_int n, const double *a, blas_int lda, double *x, blas_int ldx,
 ) noexcept nogil:
@@ -58,6 +84,9 @@ cdef inline void times_lower(
     cdef double one = 1.0
     if m == 0 or n == 0:
         return
+    if n <= SMALL and m <= 2 * SMALL:
+        times_few(trans, m, n, a, lda, x, ldx)
+        return
     dtrmm(&side, &uplo, &t, &diag, &n, &m, &one, <double *> a, &lda, x, &ldx)
 
 
@@ -65,13 +94,45 @@ cdef inline void syrk(
     bint trans, blas_int n, blas_int k, double alpha, const double *a, blas_int lda, double beta,
     double *c, blas_int ldc,
 ) noexcept nogil:
-    """Lower triangle of C = alpha A A' + beta C, A n x k;  with trans, alpha A'A, A k x n."""
+    """Lower triangle of C = alpha A A' + beta C, A n x k;  with trans, alpha A'A, A k x n.
+
+    The upper triangle may be overwritten too.
+    """
     cdef char uplo = b'U'
     cdef char t = b'N' if trans else b'T'
     if n == 0:
         return
+    if n <= SMALL:  # gemm has kernels for small matrices
+        gemm(trans, not trans, n, n, k, alpha, a, lda, a, lda, beta, c, ldc)
+        return
     lda, ldc = at_least_one(lda), at_least_one(ldc)
     dsyrk(&uplo, &t, &n, &k, &alpha, <double *> a, &lda, &beta, c, &ldc)
+
+
+cdef inline void subtract(Py_ssize_t n, double weight, const double *x, double *y) noexcept nogil:
+    """y -= weight x."""
+    cdef Py_ssize_t j
+    for j in range(n):
+        y[j] -= weight * x[j]
+
+
+cdef inline void solve_few(
+    bint trans, Py_ssize_t m, Py_ssize_t n, const double *r, Py_ssize_t ldr, double *x, Py_ssize_t ldx,
+) noexcept nogil:
+    """X <- R^-1 X or R^-T X, row by row."""
+    cdef Py_ssize_t step, i, j, t
+    cdef double weight
+    for step in range(m):
+        i = m - 1 - step if trans else step
+        weight = 1.0 / r[i * ldr + i]
+        for j in range(n):
+            x[i * ldx + j] *= weight
+        if trans:
+            for t in range(i):
+                subtract(n, r[i * ldr + t], x + i * ldx, x + t * ldx)
+        else:
+            for t in range(i + 1, m):
+                subtract(n, r[t * ldr + i], x + i * ldx, x + t * ldx)
 
 
 cdef inline void solve_lower(
@@ -82,6 +143,9 @@ cdef inline void solve_lower(
     cdef char t = b'T' if trans else b'N'
     cdef double one = 1.0
     if m == 0 or n == 0:
+        return
+    if m <= FEW:
+        solve_few(trans, m, n, r, ldr, x, ldx)
         return
     dtrsm(&side, &uplo, &t, &diag, &n, &m, &one, <double *> r, &ldr, x, &ldx)
 
@@ -97,21 +161,42 @@ cdef inline void solve_lower_right(
     dtrsm(&side, &uplo, &t, &diag, &n, &m, &alpha, <double *> r, &ldr, x, &ldx)
 
 
+cdef inline bint small_cholesky(Py_ssize_t n, double *a, Py_ssize_t lda) noexcept nogil:
+    cdef Py_ssize_t i, j, t
+    cdef double total
+    for i in range(n):
+        for j in range(i + 1):
+            total = a[i * lda + j]
+            for t in range(j):
+                total = total - a[i * lda + t] * a[j * lda + t]
+            if j < i:
+                a[i * lda + j] = total / a[j * lda + j]
+            elif total > 0.0:
+                a[i * lda + i] = sqrt(total)
+            else:  # a nan too
+                return False
+    return True
+
+
+cdef inline void small_inverse(Py_ssize_t n, double *a, Py_ssize_t lda) noexcept nogil:
+    cdef Py_ssize_t i, j, t
+    cdef double total
+    for i in range(n):
+        a[i * lda + i] = 1.0 / a[i * lda + i]
+        for j in range(i):
+            total = 0.0
+            for t in range(j, i):
+                total = total + a[i * lda + t] * a[t * lda + j]
+            a[i * lda + j] = -total * a[i * lda + i]
+
+
 cdef inline blas_int cholesky(blas_int n, double *a, blas_int lda) noexcept nogil:
     """Lower triangle of A <- R with A = R R'; not 0 when A is not positive definite."""
     cdef char uplo = b'U'
     cdef blas_int info = 0
-    if n > 0:
-        dpotrf(&uplo, &n, a, &lda, &info)
-    return info
-
-
-cdef inline blas_int inverse_from_cholesky(blas_int n, double *a, blas_int lda) noexcept nogil:
-    """Lower triangle of A <- (R R')^-1, A holding R."""
-    cdef char uplo = b'U'
-    cdef blas_int info = 0
-    if n > 0:
-        dpotri(&uplo, &n, a, &lda, &info)
+    if n <= SMALL:
+        return 0 if small_cholesky(n, a, lda) else 1
+    dpotrf(&uplo, &n, a, &lda, &info)
     return info
 
 
@@ -119,8 +204,29 @@ cdef inline blas_int invert_lower(blas_int n, double *a, blas_int lda) noexcept 
     """Lower triangle of A <- its inverse, A lower triangular."""
     cdef char uplo = b'U', diag = b'N'
     cdef blas_int info = 0
-    if n > 0:
+    if n <= SMALL:
+        small_inverse(n, a, lda)
+    else:
         dtrtri(&uplo, &diag, &n, a, &lda, &info)
+    return info
+
+
+cdef inline blas_int inverse_from_cholesky(blas_int n, double *a, blas_int lda) noexcept nogil:
+    """Lower triangle of A <- (R R')^-1, A holding R."""
+    cdef char uplo = b'U'
+    cdef blas_int info = 0
+    cdef Py_ssize_t i, j, t
+    cdef double total
+    if n > SMALL:
+        dpotri(&uplo, &n, a, &lda, &info)
+        return info
+    small_inverse(n, a, lda)
+    for j in range(n):  # R^-T R^-1, column by column: what is below a diagonal element is not needed above it
+        for i in range(j, n):
+            total = 0.0
+            for t in range(i, n):
+                total = total + a[t * lda + i] * a[t * lda + j]
+            a[i * lda + j] = total
     return info
 
 

@@ -7,10 +7,7 @@
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from mlfm._kernels._blas cimport blas_int, gemm, gemm_single, mirror_lower, syrk
-
-cdef extern from "<math.h>" nogil:
-    double sqrt(double)
+from mlfm._kernels._blas cimport blas_int, gemm, gemm_single, mirror_lower, sqrt, syrk
 
 ctypedef fused real:
     float

@@ -16,38 +16,6 @@ cdef extern from "<math.h>" nogil:
     double log(double)
     bint isfinite(double)
 
-# Own factors up to which a triangular system is solved row by row: calls of BLAS would cost more.
-cdef enum:
-    FEW = 4
-
-
-cdef inline void solve_few(bint trans, blas_int m, Py_ssize_t n, const double *R, double *X) noexcept nogil:
-    """X <- R^-1 X (with trans: R^-T X);  R m x m lower triangular, X m x n."""
-    cdef Py_ssize_t i, j, t
-    cdef double weight
-    cdef double *row
-    if m > FEW:
-        solve_lower(trans, m, <blas_int> n, R, m, X, <blas_int> n)
-        return
-    for i in range(m):
-        t = m - 1 - i if trans else i
-        row = X + t * n
-        weight = 1.0 / R[t * m + t]
-        for j in range(n):
-            row[j] *= weight
-        for t in range(m):
-            if trans and t < m - 1 - i:  # X_t -= R_ti X_i
-                subtract(n, R[(m - 1 - i) * m + t], row, X + t * n)
-            elif not trans and t > i:
-                subtract(n, R[t * m + i], row, X + t * n)
-
-
-cdef inline void subtract(Py_ssize_t n, double weight, const double *x, double *y) noexcept nogil:
-    cdef Py_ssize_t j
-    for j in range(n):
-        y[j] -= weight * x[j]
-
-
 def eliminate(
     const double[:, :, ::1] C,          # IN     k x (c + o) x (c + o), lower triangles
     const double[:, :, ::1] B,          # IN     k x (c - shared + o) x N
@@ -91,10 +59,10 @@ def eliminate(
                     failed = k
                     break
                 if c > 0:
-                    solve_few(False, o, c, &R[k, 0, 0], &A[k, 0, 0])
+                    solve_lower(False, o, c, &R[k, 0, 0], o, &A[k, 0, 0], c)
                 if N > 0:
                     b[k, :, :] = B[k, inner:, :]
-                    solve_few(False, o, N, &R[k, 0, 0], &b[k, 0, 0])
+                    solve_lower(False, o, N, &R[k, 0, 0], o, &b[k, 0, 0], N)
             logdet[k] = 2.0 * total
             if c == 0:
                 continue
@@ -174,7 +142,7 @@ def substitute(
                     if inner > 0:
                         gemm(False, False, o, N, inner, -1.0, &A[k, 0, shared], c, &Z[k, 0, 0], N, 1.0,
                              &Z[k, inner, 0], N)
-                    solve_few(True, o, N, &R[k, 0, 0], &Z[k, inner, 0])
+                    solve_lower(True, o, N, &R[k, 0, 0], o, &Z[k, inner, 0], N)
                 for i in range(o):
                     for j in range(o):
                         P[k, c + i, c + j] = R[k, i, j]

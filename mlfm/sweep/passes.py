@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm._kernels.tree import eliminate, substitute
-from mlfm.sweep.tasks import Task, cut
+from mlfm.sweep.tasks import Task, cut, task_width
 from mlfm.sweep.threads import Workers
 from mlfm.sweep.tree import Tree
 from mlfm.tiles import tile_rows
@@ -60,7 +60,7 @@ class Sweep:
 
     def __init__(self, tree: Tree, columns: int, width: int | None = None) -> None:
         self.tree, self.columns = tree, columns
-        self.tasks = cut(tree, width)
+        self.tasks = cut(tree, task_width(tree, columns) if width is None else width)
         nodes = [tree.n_nodes(level) for level in range(len(tree.ranks))]
         self.R = [np.empty((p, o, o)) for p, o in zip(nodes, tree.ranks, strict=True)]
         self.A = [np.empty((p, o, c)) for p, o, c in zip(nodes, tree.ranks, tree.columns[:-1], strict=True)]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mlfm.sweep.tree import Tree
 
 SMALLEST = 256  # features: below this a task is not worth handing out
+WORTH = 10_000_000  # features x factors x columns that a task should have: a millisecond or so
 MOST = 64  # tasks aimed at, whatever the number of features
 
 
@@ -55,10 +56,17 @@ def _run_of_children(tree: Tree, host: tuple[int, int], first: int, last: int) -
     return Task(host, slice(int(start), int(stop)), tuple(nodes), tuple(parents), leaves)
 
 
-def cut(tree: Tree, width: int | None = None) -> list[Task]:
-    """Tasks of at most about ``width`` features each, in feature order."""
+def task_width(tree: Tree, columns: int) -> int:
+    """Features that a task should have, for data of so many columns."""
+    return max(SMALLEST, -(-tree.n_features // MOST), WORTH // max(tree.n_factors * columns, 1))
+
+
+def cut(tree: Tree, width: int) -> list[Task]:
+    """Tasks of at most about ``width`` features each, in feature order.
+
+    A node of more than half of that is a host of its own: all of its factors are then shared in its task.
+    """
     n = tree.n_features
-    width = max(SMALLEST, -(-n // MOST)) if width is None else width
     tasks: list[Task] = []
     pending = [(0, 0)]  # nodes to cut, the first in feature order on top
     while pending:
@@ -74,7 +82,10 @@ def cut(tree: Tree, width: int | None = None) -> list[Task]:
         large: list[tuple[int, int]] = []
         while child < last:
             first = child
+            whole = level + 1 == tree.leaf_level
             while child < last and bounds[child + 1] - bounds[first] <= width:
+                if not whole and 2 * (bounds[child + 1] - bounds[child]) > width:
+                    break
                 child += 1
             if child > first:
                 tasks.append(_run_of_children(tree, (level, node), first, child))
