@@ -16,6 +16,7 @@ cdef extern from "<math.h>" nogil:
     double log(double)
     bint isfinite(double)
 
+
 def eliminate(
     const double[:, :, ::1] C,          # IN     k x (c + o) x (c + o), lower triangles
     const double[:, :, ::1] B,          # IN     k x (c - shared + o) x N

@@ -66,7 +66,6 @@ def cut(tree: Tree, width: int) -> list[Task]:
 
     A node of more than half of that is a host of its own: all of its factors are then shared in its task.
     """
-    n = tree.n_features
     tasks: list[Task] = []
     pending = [(0, 0)]  # nodes to cut, the first in feature order on top
     while pending:
