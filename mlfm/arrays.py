@@ -1,4 +1,4 @@
-"""Numbers at the door: whatever a user gives as an array of real numbers, made a new float64 array or refused."""
+"""Numbers at the door: whatever a user gives as an array of real numbers, made one of floating point or refused."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def checked_values(endog: Any, features: pd.Index, missing: str) -> tuple[Reals,
         if odd:
             wrong = features[endog.dtypes.isin(odd).to_numpy()]
             raise TypeError(f"endog: columns are not numeric: {listing(wrong)}; convert or drop them")
-        single = (endog.dtypes == np.float32).all()
+        single = {getattr(dtype, "numpy_dtype", dtype) for dtype in set(endog.dtypes)} == {np.dtype(np.float32)}
         values = endog.to_numpy(dtype=np.float32 if single else np.float64, na_value=np.nan)
         index = endog.index
     else:

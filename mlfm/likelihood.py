@@ -29,11 +29,15 @@ def condition(sweep: Sweep, F: Floats, D: Floats, Y: Reals, workers: Workers) ->
     sweep.upward(fill, workers)
 
 
+def quadratic_form(sweep: Sweep, D: Floats, squares: Floats) -> float:
+    """The sum over observations of y' Sigma^-1 y, after :func:`condition`."""
+    return float((squares / D).sum() - sweep.explained)
+
+
 def loglike(sweep: Sweep, D: Floats, squares: Floats, nobs: float) -> float:
     """Total log-likelihood in nats, after :func:`condition`; ``squares`` are the features' sums of squares."""
-    logdet = np.log(D).sum() + sweep.logdet
-    quadratic = (squares / D).sum() - sweep.explained
-    return float(-0.5 * (nobs * (len(D) * LOG_2PI + logdet) + quadratic))
+    logdet = float(np.log(D).sum()) + sweep.logdet
+    return -0.5 * (nobs * (len(D) * LOG_2PI + logdet) + quadratic_form(sweep, D, squares))
 
 
 def loglike_by_column(sweep: Sweep, D: Floats, Y: Floats) -> Floats:

@@ -148,7 +148,9 @@ class MultilevelFactorModel(LikelihoodModel):
 
     @endog.setter
     def endog(self, values: object) -> None:
-        """statsmodels sets the attribute; the model keeps the data in a form of its own."""
+        # statsmodels sets the attribute while the model is made, and to nothing in remove_data.
+        if "_data" in self.__dict__ and values is not None:
+            raise AttributeError("the data of a model cannot be replaced; make another model")
 
     @property
     def ranks(self) -> pd.Series:
@@ -260,9 +262,9 @@ class MultilevelFactorModel(LikelihoodModel):
         start : {"top-down", "pca", "frobenius", "random"} or MultilevelFactorResults, optional
             Where to begin. "top-down": level by level, the principal components of each group in what the levels
             above leave, less noise. "pca": principal components of all the data. "frobenius": as top-down, with
-            nothing taken off for noise. "random": random loadings. By default a few evaluations from "top-down" and
-            from "pca", and on from the better: the likelihood can have several maxima. Results of another fit (of
-            other data, other ranks, a coarser hierarchy) are taken where features, levels and factors match.
+            nothing taken off for noise. "random": random loadings. By default twenty evaluations from "pca", then
+            on from "top-down" unless it falls behind: the likelihood can have several maxima. Results of another fit
+            (of other data, other ranks, a coarser hierarchy) are taken where features, levels and factors match.
         start_params : array, optional
             Begin at these parameters instead; their means are not used (the sample means are the maximum).
         method : {"scoring", "px-em", "em"}

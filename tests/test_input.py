@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from oracle import make_case
 
 import mlfm
 from mlfm import Hierarchy, MultilevelFactorModel
@@ -177,3 +178,17 @@ def test_other_labelled_tables_are_refused():
 
     with pytest.raises(TypeError, match="endog: a pandas DataFrame or an array is needed"):
         model(Table())
+
+
+def test_the_data_of_a_model_cannot_be_replaced():
+    case = make_case([[0] * 4], (1,))
+    model = MultilevelFactorModel(case.frame, ranks=[1])
+    with pytest.raises(AttributeError, match="make another model"):
+        model.endog = case.Y
+    np.testing.assert_allclose(model.endog, case.Y, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "Float32"])
+def test_single_precision_is_kept(dtype):
+    case = make_case([[0] * 4], (1,))
+    assert MultilevelFactorModel(case.frame.astype(dtype), ranks=[1]).endog.dtype == np.float32

@@ -105,3 +105,21 @@ def test_components_of_nothing_are_none():
     assert found.values[0, 1] == 0
     assert not found.vectors[0, :, 1].any()
     assert not found.scores[0, 1].any()
+
+
+def test_many_groups_of_one_below_many_factors_need_little_memory():
+    """What is kept of the factors above counts too when small groups are put together."""
+    import tracemalloc
+
+    n, nobs = 3000, 100
+    rng = np.random.default_rng(0)
+    tree = Tree.of([np.array([0, n]), np.arange(n + 1)], (50, 1))
+    problem = Problem.of(tree, Standardised.of(rng.standard_normal((nobs, n)), np.arange(n), True), 1e-4)
+    begin("random", problem)
+    tracemalloc.start()
+    try:
+        begin("top-down", problem)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * problem.Y.nbytes + 8 * 2**20 * 4

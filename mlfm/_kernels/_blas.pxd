@@ -3,7 +3,7 @@
 # A row-major matrix is the transpose of the column-major matrix in the same memory, so every wrapper below swaps
 # sides, triangles or operands. When an integer width or a signature changes, this file changes and no other.
 
-from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk, dtrmm, dtrsm, sgemm
+from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk, dtrmm, dtrsm
 from scipy.linalg.cython_lapack cimport dgesv, dpotrf, dpotri, dsyev, dtrtri
 
 ctypedef int blas_int
@@ -40,19 +40,6 @@ cdef inline void gemm(
         return
     lda, ldb, ldc = at_least_one(lda), at_least_one(ldb), at_least_one(ldc)
     dgemm(&tb, &ta, &n, &m, &k, &alpha, <double *> b, &ldb, <double *> a, &lda, &beta, c, &ldc)
-
-
-cdef inline void gemm_single(
-    bint trans_a, bint trans_b, blas_int m, blas_int n, blas_int k, float alpha,
-    const float *a, blas_int lda, const float *b, blas_int ldb, float beta, float *c, blas_int ldc,
-) noexcept nogil:
-    """The same in single precision."""
-    cdef char ta = b'T' if trans_a else b'N'
-    cdef char tb = b'T' if trans_b else b'N'
-    if m == 0 or n == 0:
-        return
-    lda, ldb, ldc = at_least_one(lda), at_least_one(ldb), at_least_one(ldc)
-    sgemm(&tb, &ta, &n, &m, &k, &alpha, <float *> b, &ldb, <float *> a, &lda, &beta, c, &ldc)
 
 
 cdef inline void times_few(

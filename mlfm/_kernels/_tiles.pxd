@@ -1,13 +1,12 @@
-# What is done with a tile: consecutive rows of a block, few enough that what is made of them is still in the cache when
-# the next step wants it. A block's leaf groups share the first ``shared`` of their r factors: products with these take
-# the tile at once, products with the others a leaf group at a time (a segment: its rows in the tile). So many small
-# groups are nearly as fast as a few large ones. Data may be in single precision: then the products with them are too, a
-# tile at a time, while sums over tiles and everything small are in double precision.
+# What is done with a tile: consecutive rows of a block, few enough that what is made of them is still in the cache
+# when the next step wants it. A block's leaf groups share the first ``shared`` of their r factors: products with these
+# take the tile at once, products with the others a leaf group at a time (a segment: its rows in the tile). So many
+# small groups are nearly as fast as a few large ones. Data may be in single precision; a tile of them is widened once,
+# and all products are in double precision: their rounding is divided by uniquenesses, which may be very small.
 
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
 
-from mlfm._kernels._blas cimport blas_int, gemm, gemm_single, mirror_lower, sqrt, syrk
+from mlfm._kernels._blas cimport blas_int, gemm, sqrt, syrk
 
 ctypedef fused real:
     float
@@ -29,34 +28,40 @@ cdef struct Room:
     double *scaled      # rows x r
     double *moments     # rows x r
     double *products    # shared x shared, then k x (r - shared) x shared
-    float *single       # rows x r; these are there for single precision only
-    float *factors      # r x N, posterior means: of the shared factors, then of a leaf group's others
-    float *sums         # r x N
+    double *data        # rows x N, of data in single precision
 
 
 cdef inline bint open_room(Room *room, Block *block, Py_ssize_t rows, bint single) noexcept nogil:
     """False when there is no memory."""
     cdef size_t r = block.r, inner = block.r - block.shared
-    cdef size_t tile = <size_t> min(rows, block.n) * r + 1, wide = (r * block.N if single else 0) + 1
-    room.scaled = <double *> malloc(tile * sizeof(double))
-    room.moments = <double *> malloc(tile * sizeof(double))
+    rows = min(rows, block.n)
+    room.scaled = <double *> malloc((<size_t> rows * r + 1) * sizeof(double))
+    room.moments = <double *> malloc((<size_t> rows * r + 1) * sizeof(double))
     room.products = <double *> malloc(
         ((block.shared + <size_t> block.k * inner) * block.shared + 1) * sizeof(double)
     )
-    room.single = <float *> malloc((tile if single else 1) * sizeof(float))
-    room.factors = <float *> malloc(wide * sizeof(float))
-    room.sums = <float *> malloc(wide * sizeof(float))
-    return (room.scaled != NULL and room.moments != NULL and room.products != NULL and room.single != NULL
-            and room.factors != NULL and room.sums != NULL)
+    room.data = <double *> malloc(((<size_t> rows * block.N if single else 0) + 1) * sizeof(double))
+    return room.scaled != NULL and room.moments != NULL and room.products != NULL and room.data != NULL
 
 
 cdef inline void close_room(Room *room) noexcept nogil:
     free(room.scaled)
     free(room.moments)
     free(room.products)
-    free(room.single)
-    free(room.factors)
-    free(room.sums)
+    free(room.data)
+
+
+cdef inline const double *tile_of(
+    Block *block, Py_ssize_t a, Py_ssize_t b, const real *Y, Room *room,
+) noexcept nogil:
+    """Rows a to b of the block's data, in double precision."""
+    cdef Py_ssize_t i
+    if real is double:
+        return Y + a * block.N
+    else:
+        for i in range((b - a) * block.N):
+            room.data[i] = Y[a * block.N + i]
+        return room.data
 
 
 cdef inline Py_ssize_t leaf_of(const Py_ssize_t *offsets, Py_ssize_t g, Py_ssize_t row) noexcept nogil:
@@ -66,37 +71,13 @@ cdef inline Py_ssize_t leaf_of(const Py_ssize_t *offsets, Py_ssize_t g, Py_ssize
     return g
 
 
-cdef inline void narrow_to(real *kind, Py_ssize_t size, const double *x, float *out) noexcept nogil:
-    """x in single precision, where the data are; ``kind`` tells, and is not read."""
-    cdef Py_ssize_t i
-    if real is float:
-        for i in range(size):
-            out[i] = <float> x[i]
-
-
-cdef inline void add_product(
-    blas_int rows, blas_int m, blas_int r, blas_int N, const double *X, const float *x, const real *Y, double beta,
-    float *sums, double *B,
-) noexcept nogil:
-    """B = X'Y + beta B, of m columns of X (of r each row); x is X in single precision."""
-    cdef Py_ssize_t i
-    if real is double:
-        gemm(True, False, m, N, rows, 1.0, X, r, Y, N, beta, B, N)
-    else:
-        gemm_single(True, False, m, N, rows, 1.0, x, r, Y, N, 0.0, sums, N)
-        if beta == 0.0:
-            for i in range(<Py_ssize_t> m * N):
-                B[i] = sums[i]
-        else:
-            for i in range(<Py_ssize_t> m * N):
-                B[i] = beta * B[i] + sums[i]
-
-
 cdef inline void add_moments(
-    Block *block, Py_ssize_t a, Py_ssize_t b, const double *F, const double *D, const real *Y, Room *room,
+    Block *block, Py_ssize_t a, Py_ssize_t b, const double *F, const double *D, const double *tile, Room *room,
     double *C, double *B_shared, double *B_inner,
 ) noexcept nogil:
-    """What rows a to b add to C_g = F_g'D^-1 F_g (lower triangles) and B = F'D^-1 Y; pointers are the block's."""
+    """What rows a to b add to C_g = F_g'D^-1 F_g (lower triangles) and B = F'D^-1 Y; but for the tile of Y, pointers
+    are the block's.
+    """
     cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared, N = block.N, rows
     cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), i, j, s, e
     cdef double scale, beta
@@ -118,10 +99,8 @@ cdef inline void add_moments(
         scale = 1.0 / sqrt(D[a + i])
         for j in range(i * r, (i + 1) * r):
             X[j] *= scale
-    narrow_to(<real *> Y, (b - a) * r, X, room.single)
     if shared > 0:
-        add_product(<blas_int> (b - a), shared, r, N, X, room.single, Y + a * N, 0.0 if a == 0 else 1.0, room.sums,
-                    B_shared)
+        gemm(True, False, shared, N, <blas_int> (b - a), 1.0, X, r, tile, N, 0.0 if a == 0 else 1.0, B_shared, N)
     if inner == 0:
         return
     s, g = a, leaf_of(block.offsets, 0, a)
@@ -129,55 +108,39 @@ cdef inline void add_moments(
         g = leaf_of(block.offsets, g, s)
         e = min(b, block.offsets[g + 1])
         rows, beta = <blas_int> (e - s), 0.0 if s == block.offsets[g] else 1.0
-        i = (s - a) * r + shared
-        add_product(rows, inner, r, N, X + i, room.single + i, Y + s * N, beta, room.sums,
-                    B_inner + g * inner * N)
+        gemm(True, False, inner, N, rows, 1.0, X + (s - a) * r + shared, r, tile + (s - a) * N, N, beta,
+             B_inner + g * inner * N, N)
         s = e
 
 
-cdef inline void take_shared_factors(
-    Block *block, const real *Y, const double *Z_shared, const double *Z_inner, Room *room,
+cdef inline void square_factors(
+    Block *block, const double *Z_shared, const double *Z_inner, Room *room,
 ) noexcept nogil:
-    """Make posterior means ready for ``cross_moments`` and ``second_moments``; Y tells the precision only."""
+    """Products of the posterior means with those of the shared factors, ready for ``second_moments``."""
     cdef blas_int shared = block.shared, N = block.N
     cdef blas_int others = <blas_int> (block.k * (block.r - shared))
     if shared == 0:
         return
-    if N > 0:
-        narrow_to(<real *> Y, <Py_ssize_t> shared * N, Z_shared, room.factors)
     syrk(False, shared, N, 1.0, Z_shared, N, 0.0, room.products, shared)
     gemm(False, True, others, shared, N, 1.0, Z_inner, N, Z_shared, N, 0.0, room.products + shared * shared, shared)
 
 
 cdef inline void cross_moments(
-    Block *block, Py_ssize_t a, Py_ssize_t b, const real *Y, const double *Z_shared, const double *Z_inner,
-    Room *room, double *V,
+    Block *block, Py_ssize_t a, Py_ssize_t b, const double *tile, const double *Z_shared, const double *Z_inner,
+    double *V,
 ) noexcept nogil:
-    """V = Y Z' of rows a to b, after ``take_shared_factors``; V is the tile's."""
-    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared, N = block.N, rows
-    cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), i, s, e
-    cdef float *other
+    """V = Y Z' of rows a to b; V and the tile of Y begin with row a."""
+    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared, N = block.N
+    cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), s, e
     if shared > 0:
-        rows = <blas_int> (b - a)
-        if real is double:
-            gemm(False, True, rows, shared, N, 1.0, Y + a * N, N, Z_shared, N, 0.0, V, r)
-        else:
-            gemm_single(False, True, rows, shared, N, 1.0, Y + a * N, N, room.factors, N, 0.0, room.single, r)
+        gemm(False, True, <blas_int> (b - a), shared, N, 1.0, tile, N, Z_shared, N, 0.0, V, r)
     s = a
     while s < b and inner > 0:
         g = leaf_of(block.offsets, g, s)
         e = min(b, block.offsets[g + 1])
-        rows, i = <blas_int> (e - s), (s - a) * r + shared
-        if real is double:
-            gemm(False, True, rows, inner, N, 1.0, Y + s * N, N, Z_inner + g * inner * N, N, 0.0, V + i, r)
-        else:
-            other = room.factors + <Py_ssize_t> shared * N
-            narrow_to(<real *> Y, <Py_ssize_t> inner * N, Z_inner + g * inner * N, other)
-            gemm_single(False, True, rows, inner, N, 1.0, Y + s * N, N, other, N, 0.0, room.single + i, r)
+        gemm(False, True, <blas_int> (e - s), inner, N, 1.0, tile + (s - a) * N, N, Z_inner + g * inner * N, N, 0.0,
+             V + (s - a) * r + shared, r)
         s = e
-    if real is float:
-        for i in range((b - a) * r):
-            V[i] = room.single[i]
 
 
 cdef inline void second_moments(

@@ -10,7 +10,7 @@ from libc.stdlib cimport free, malloc
 from mlfm._kernels._blas cimport blas_int, gemm, mirror_lower, narrow, solve_lower_right
 from mlfm._kernels._tiles cimport (
     Block, Room, add_moments, close_room, cross_moments, gradient_rows, leaf_of, open_room, real, second_moments,
-    take_shared_factors,
+    square_factors, tile_of,
 )
 
 
@@ -30,7 +30,7 @@ def leaf_moments(
     cdef Block block
     cdef Room room
     cdef Py_ssize_t a, b
-    cdef const real *data = NULL
+    cdef const double *rows = NULL
     cdef double *shared_sums = NULL
     cdef double *inner_sums = NULL
     block.n, block.k, block.offsets = F.shape[0], offsets.shape[0] - 1, &offsets[0]
@@ -39,12 +39,10 @@ def leaf_moments(
         return
     if tile < 1:
         raise ValueError("a tile has at least one row")
-    if block.N > 0:
-        data = &Y[0, 0]
-        if block.shared > 0:
-            shared_sums = &B_shared[0, 0]
-        if block.shared < block.r:
-            inner_sums = &B_inner[0, 0, 0]
+    if block.N > 0 and block.shared > 0:
+        shared_sums = &B_shared[0, 0]
+    if block.N > 0 and block.shared < block.r:
+        inner_sums = &B_inner[0, 0, 0]
     try:
         if not open_room(&room, &block, tile, real is float):
             raise MemoryError
@@ -52,7 +50,9 @@ def leaf_moments(
             a = 0
             while a < block.n:
                 b = min(a + tile, block.n)
-                add_moments(&block, a, b, &F[0, 0], &D[0], data, &room, &C[0, 0, 0], shared_sums, inner_sums)
+                if block.N > 0:
+                    rows = tile_of(&block, a, b, &Y[0, 0], &room)
+                add_moments(&block, a, b, &F[0, 0], &D[0], rows, &room, &C[0, 0, 0], shared_sums, inner_sums)
                 a = b
     finally:
         close_room(&room)
@@ -101,11 +101,13 @@ def gradient(
         if not open_room(&room, &block, tile, real is float) or W == NULL:
             raise MemoryError
         with nogil:
-            take_shared_factors(&block, &Y[0, 0], shared_means, inner_means, &room)
+            square_factors(&block, shared_means, inner_means, &room)
             a, g = 0, -1
             while a < block.n:
                 b = min(a + tile, block.n)
-                cross_moments(&block, a, b, &Y[0, 0], shared_means, inner_means, &room, room.moments)
+                cross_moments(
+                    &block, a, b, tile_of(&block, a, b, &Y[0, 0], &room), shared_means, inner_means, room.moments,
+                )
                 s = a
                 while s < b:
                     if g < 0 or offsets[g + 1] <= s:

@@ -9,7 +9,7 @@ from libc.stdlib cimport free, malloc
 from mlfm._kernels._blas cimport blas_int, cholesky, invert_lower, narrow, times_lower
 from mlfm._kernels._tiles cimport (
     Block, Room, add_moments, close_room, cross_moments, leaf_of, open_room, real, row_products, second_moments, sqrt,
-    take_shared_factors,
+    square_factors, tile_of,
 )
 
 # From X = V L^-T, W = L L', to new loadings, in place, with the inverse of L at hand.
@@ -64,6 +64,7 @@ cdef int sweep_tiles(
     cdef blas_int r
     cdef bint singular = False
     cdef double *W
+    cdef const double *rows = NULL
     cdef const double *shared_means = NULL
     cdef const double *inner_means = NULL
     cdef double *shared_sums = NULL
@@ -86,11 +87,12 @@ cdef int sweep_tiles(
         if not open_room(&room, &block, tile, real is float) or W == NULL:
             raise MemoryError
         with nogil:
-            take_shared_factors(&block, &Y[0, 0], shared_means, inner_means, &room)
+            square_factors(&block, shared_means, inner_means, &room)
             a, g = 0, -1
             while a < block.n and not singular:
                 b = min(a + tile, block.n)
-                cross_moments(&block, a, b, &Y[0, 0], shared_means, inner_means, &room, &F[a, 0])
+                rows = tile_of(&block, a, b, &Y[0, 0], &room)
+                cross_moments(&block, a, b, rows, shared_means, inner_means, &F[a, 0])
                 s = a
                 while s < b:
                     if g < 0 or offsets[g + 1] <= s:
@@ -103,7 +105,7 @@ cdef int sweep_tiles(
                     update(<blas_int> (e - s), r, W, &squares[s], nobs, &floor[s], finish, &F[s, 0], &D[s])
                     s = e
                 if not singular:
-                    add_moments(&block, a, b, &F[0, 0], &D[0], &Y[0, 0], &room, &C[0, 0, 0], shared_sums, inner_sums)
+                    add_moments(&block, a, b, &F[0, 0], &D[0], rows, &room, &C[0, 0, 0], shared_sums, inner_sums)
                 a = b
     finally:
         close_room(&room)

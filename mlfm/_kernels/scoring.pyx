@@ -9,7 +9,7 @@ from libc.string cimport memcpy
 from mlfm._kernels._blas cimport blas_int, cholesky, gemm, mirror_lower, narrow, syrk, times_lower
 from mlfm._kernels._tiles cimport (
     Block, Room, close_room, cross_moments, gradient_rows, leaf_of, open_room, real, row_products, scale_rows,
-    second_moments, sqrt, take_shared_factors,
+    second_moments, sqrt, square_factors, tile_of,
 )
 
 
@@ -81,12 +81,14 @@ def slopes(
         if not open_room(&room, &block, tile, real is float) or K == NULL:
             raise MemoryError
         with nogil:
-            take_shared_factors(&block, &Y[0, 0], shared_means, inner_means, &room)
+            square_factors(&block, shared_means, inner_means, &room)
             M[:, :, :] = 0.0
             a, g = 0, -1
             while a < block.n:
                 b = min(a + tile, block.n)
-                cross_moments(&block, a, b, &Y[0, 0], shared_means, inner_means, &room, room.moments)
+                cross_moments(
+                    &block, a, b, tile_of(&block, a, b, &Y[0, 0], &room), shared_means, inner_means, room.moments,
+                )
                 s = a
                 while s < b:
                     if g < 0 or offsets[g + 1] <= s:

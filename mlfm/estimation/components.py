@@ -145,7 +145,7 @@ def _exact(block: Block, k: int, nobs: int) -> tuple[Floats, Reals, Reals]:
     vectors = vectors[:, :, ::-1][:, :, :k].astype(block.dtype)
     if m <= columns:
         return values, vectors, block.transposed_times(vectors).transpose(0, 2, 1)
-    lengths = np.sqrt(nobs * np.maximum(values, np.finfo(float).tiny)).astype(block.dtype)
+    lengths = np.sqrt(nobs * np.where(values > 0, values, 1.0)).astype(block.dtype)
     return values, block.times(vectors) / lengths[:, None], vectors.transpose(0, 2, 1) * lengths[:, :, None]
 
 

@@ -36,7 +36,7 @@ def ascend(
     F, D = start
     sweep = Sweep(problem.tree, problem.Y.shape[1])
     condition(sweep, F, D, problem.Y, workers)
-    gain, small_for_long = AitkenGain(problem.Y.dtype), Stays(record.tol)
+    gain, small_for_long = AitkenGain(), Stays(record.tol)
     steps = record.maxiter - len(record.evaluations) + 1
     for taken in range(max(steps, 1)):
         llf = loglike(sweep, D, problem.squares, problem.nobs) + problem.loglike_shift

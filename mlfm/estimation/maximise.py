@@ -48,13 +48,16 @@ class Search:
 
     def best_of(self, starts: Sequence[tuple[str, str | Point]], record: FitRecord) -> Point:
         """Climb from each of the starts (name, start) to its end; ``record`` becomes that of the highest."""
-        ends = []
+        trials: list[FitRecord] = []
+        best: tuple[FitRecord, Point] | None = None
         for name, start in starts:
-            trial = _trial(record, name, record.maxiter)
-            ends.append((trial, self.from_start(start, trial)))
-        best, point = max(ends, key=lambda end: end[0].llf)
-        _take(record, best, [trial for trial, _ in ends])
-        return point
+            trials.append(_trial(record, name, record.maxiter))
+            point = self.from_start(start, trials[-1])
+            if best is None or trials[-1].llf > best[0].llf:
+                best = trials[-1], point
+        assert best is not None
+        _take(record, best[0], trials)
+        return best[1]
 
     def better_of_two(self, record: FitRecord) -> Point:
         """Some evaluations from the challenger, then from the favourite to its end, unless it falls behind."""

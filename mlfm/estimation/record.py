@@ -46,7 +46,8 @@ class FitRecord:
     n_threads : int
         Threads that were used; they change the time and nothing else.
     converged : bool
-        True only if the criterion was met: the projected gain stayed below ``tol``.
+        True only if the projected gain was below ``tol``: three times in a row, or where no step raised the
+        log-likelihood any more.
     reason : str
         Why the fit stopped, in words.
     evaluations : list of Evaluation

@@ -28,7 +28,7 @@ from mlfm.estimation.metric import Metric
 from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
 from mlfm.estimation.stopping import Stays
-from mlfm.likelihood import condition, loglike
+from mlfm.likelihood import condition, loglike, quadratic_form
 from mlfm.sweep import Moments, Posterior, Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
@@ -41,8 +41,9 @@ SHRINK, GROW, REVIVE = 0.1, 5.0, 0.1  # D stays in [SHRINK D, max(GROW D, REVIVE
 # Least eigenvalue of the information of a group's factors (see Metric): raised when a scoring step fails.
 LEAST_DAMPING, FIRST_DAMPING, DAMP, EASE = 1e-8, 1e-3, 10.0, 3.0
 SUFFICIENT = 1e-4  # share of the predicted gain that a step must have
-# Relative to the log-likelihood: losses below this are rounding.
-ROUNDING = {np.dtype(np.float64): 1e-13, np.dtype(np.float32): 1e-9}
+ROUNDING = 1e-13  # relative; losses below this are rounding
+# Of the sum of y'D^-1 y, most of which the factors may explain: what is left and less than this has no meaning.
+MEANINGLESS = 1e-14
 
 
 class Climber:
@@ -62,7 +63,6 @@ class Climber:
         self.gF, self.gD = np.empty((n, r)), np.empty(n)
         self.trial = np.empty((n, r))
         self._W: list[Floats] = [np.empty(0)] * len(self.tasks)
-        self._rounding = ROUNDING[problem.Y.dtype]
         self.damping = LEAST_DAMPING
         condition(self.sweep, self.F, self.D, problem.Y, workers)
         self.llf = self._loglike(self.D)
@@ -71,9 +71,11 @@ class Climber:
         self._look_around(None)
 
     def _loglike(self, D: Floats) -> float:
-        """The log-likelihood of the parameters that the sweep was conditioned on; -inf where it is not finite."""
-        value = loglike(self.sweep, D, self.problem.squares, self.problem.nobs) / self.problem.nobs
-        return value if np.isfinite(value) else -np.inf
+        """The log-likelihood of the parameters that the sweep was conditioned on; -inf where it has no meaning."""
+        problem = self.problem
+        value = loglike(self.sweep, D, problem.squares, problem.nobs) / problem.nobs
+        left = quadratic_form(self.sweep, D, problem.squares)
+        return value if np.isfinite(value) and left > MEANINGLESS * float((problem.squares / D).sum()) else -np.inf
 
     def _look_around(self, before: Floats | None) -> None:
         """The downward pass at the point just evaluated: gradient and metric, and with the loadings of ``before`` the
@@ -144,7 +146,7 @@ class Climber:
             return -np.inf, D, False
         llf = self._loglike(D)
         predicted = direction.along_loadings + float(self.gD @ (D - self.D))
-        return llf, D, llf >= self.llf + SUFFICIENT * predicted - self._rounding * abs(self.llf)
+        return llf, D, llf >= self.llf + SUFFICIENT * max(predicted, 0.0) - ROUNDING * abs(self.llf)
 
     def accept(self, llf: float, D: Floats, dD: Floats) -> None:
         """Go to the trial point and learn from the step there; dD is its uniquenesses' part before clipping."""
@@ -175,8 +177,11 @@ class Climber:
                 self._W[i], problem.squares[own], problem.nobs, problem.floor[own], task.leaves, V, D[own]
             )  # fmt: skip
 
-        self.workers.run(step, len(self.tasks))
-        condition(self.sweep, self.trial, D, problem.Y, self.workers)
+        try:
+            self.workers.run(step, len(self.tasks))
+            condition(self.sweep, self.trial, D, problem.Y, self.workers)
+        except FloatingPointError:  # a point where even this step is rounding
+            return -np.inf
         llf = self._loglike(D)
         gain = llf - self.llf
         self.damping = min(max(DAMP * self.damping, FIRST_DAMPING), 1.0)
@@ -262,7 +267,7 @@ def scoring(
             if spent():
                 return end(used_up, False)
             gain = climber.px_em()
-            note(climber.llf + min(gain, 0), expected, "px-em", gain >= 0)
+            note(climber.llf + min(gain, 0.0), expected, "px-em", gain >= 0)
             if gain < 0:
                 return end("no step raised the log-likelihood any more", expected < record.tol)
             if gain * nobs >= record.tol:

@@ -68,11 +68,11 @@ def _by_level(problem: Problem, rng: np.random.Generator, workers: Workers, leng
     return left.F, _at_least_unique(left.variances, problem)
 
 
-def _batches(sizes: NDArray[np.intp], columns: int) -> Iterator[NDArray[np.intp]]:
-    """Groups of one size that can be handled together."""
+def _batches(sizes: NDArray[np.intp], above: int, columns: int) -> Iterator[NDArray[np.intp]]:
+    """Groups of one size that can be handled together, with what is kept of the ``above`` factors of their paths."""
     for size in np.unique(sizes):
         groups = np.flatnonzero(sizes == size)
-        together = max(1, TOGETHER // int(size * max(columns, 1)))
+        together = max(1, TOGETHER // (max(int(size), above) * max(columns, 1)))
         yield from np.split(groups, range(together, len(groups), together))
 
 
@@ -88,14 +88,14 @@ class _Left:
         self._problem, self._tree, self.F = problem, tree, filled
         self._T = [
             np.zeros((tree.n_nodes(level), rank, columns), dtype=problem.Y.dtype)
-            for level, rank in enumerate(tree.ranks)
+            for level, rank in enumerate(tree.ranks[:-1])  # nothing is below the last
         ]
         self.variances = problem.squares / problem.nobs
 
     def take_level(self, level: int, lengths: Lengths, workers: Workers) -> None:
         """The components of all groups of a level: of large ones one after the other, of small ones many at once."""
         columns = self._problem.Y.shape[1]
-        batches = list(_batches(np.diff(self._tree.offsets[level]), columns))
+        batches = list(_batches(np.diff(self._tree.offsets[level]), self._tree.columns[level], columns))
         small = [nodes for nodes in batches if self._size(level, nodes) <= TOGETHER]
 
         def take(i: int) -> None:
@@ -117,11 +117,11 @@ class _Left:
 
     def _above(self, level: int, nodes: NDArray[np.intp]) -> Reals:
         """T of the paths above some groups: nodes x c x columns."""
-        parts = []
+        above = np.empty((len(nodes), self._tree.columns[level], self._problem.Y.shape[1]), dtype=self._problem.Y.dtype)
         for upper in reversed(range(level)):
             nodes = self._tree.parents[upper + 1][nodes]
-            parts.append(self._T[upper][nodes])
-        return np.concatenate(parts[::-1], axis=1)
+            above[:, self._tree.own(upper)] = self._T[upper][nodes]
+        return above
 
     def _small(self, level: int, nodes: NDArray[np.intp]) -> Block:
         """What is left of some groups of one size."""
@@ -151,7 +151,8 @@ class _Left:
         k = found.values.shape[1]
         long = lengths(found.values, self.variances[rows].sum(axis=1), min(block.shape[1:]))
         roots = np.sqrt(np.where(long > 0, long, 1.0))
-        self._T[level][nodes, :k] = found.scores / roots[:, :, None]
+        if level < self._tree.leaf_level:
+            self._T[level][nodes, :k] = found.scores / roots[:, :, None]
         self.variances[rows] -= np.einsum("pmk,pk->pm", found.vectors.astype(np.float64) ** 2, found.values)
         for group, vectors, length in zip(rows, found.vectors, long, strict=True):
             _fill(self.F[group[0] : group[-1] + 1, first : first + k], vectors, length)

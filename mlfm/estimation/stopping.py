@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any, ClassVar
-
-import numpy as np
 
 
 class AitkenGain:
@@ -18,12 +15,10 @@ class AitkenGain:
     """
 
     SHARE = 8  # a stretch is this part of the whole sequence
-    # Relative to the value: less than this over a whole stretch is no gain.
-    ROUNDING: ClassVar = {np.dtype(np.float64): 64 * sys.float_info.epsilon, np.dtype(np.float32): 1e-9}
+    ROUNDING = 64 * sys.float_info.epsilon  # relative; less than this over a whole stretch is no gain
 
-    def __init__(self, precision: np.dtype[Any]) -> None:
+    def __init__(self) -> None:
         self._values: list[float] = []
-        self._rounding = self.ROUNDING[precision]
 
     def after(self, value: float) -> float:
         """The gain still to come once the sequence has reached ``value``; infinite while it cannot be told."""
@@ -34,7 +29,7 @@ class AitkenGain:
             return math.inf
         middle, first = self._values[last - stretch], self._values[last - 2 * stretch]
         gained, before = value - middle, middle - first
-        if abs(gained) <= self._rounding * abs(value):
+        if abs(gained) <= self.ROUNDING * abs(value):
             return 0.0
         if not 0 < gained < before:
             return math.inf
