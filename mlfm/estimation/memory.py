@@ -110,7 +110,9 @@ class Memory:
         """
         slots = self._usable(free)
         at = np.array(slots, dtype=np.intp)
-        SD, YD = self._SD[at] * free, self._YD[at] * free
+        SD, YD = self._SD[at], self._YD[at]
+        SD *= free
+        YD *= free
         SY = self._SY[np.ix_(at, at)] + SD @ YD.T
         Sg = self._SG[at] + SD @ gD
         k = len(slots)
