@@ -5,7 +5,7 @@ import pytest
 from oracle import make_case
 
 from mlfm.likelihood import condition, loglike, score
-from mlfm.sweep import Sweep, Tree, Workers, cut
+from mlfm.sweep import Sweep, Tree, Workers, cut, threads
 from mlfm.sweep.tasks import task_width
 
 
@@ -144,3 +144,23 @@ def test_parameters_that_are_not_finite_are_told():
     tree, F, D, Y = in_group_order(case)
     with Workers(1) as workers, pytest.raises(FloatingPointError, match="not finite"):
         condition(Sweep(tree, Y.shape[1]), F * np.nan, D, Y, workers)
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, np.inf),
+        ({"cpu.max": "max 100000"}, np.inf),
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, np.inf),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 0.5),
+    ],
+)
+def test_a_cgroup_limits_the_threads(files, expected, tmp_path, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert threads.cgroup_quota(tmp_path) == expected
+    monkeypatch.setattr(threads, "CGROUP", tmp_path)
+    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    assert threads.available_cpus() == (8 if expected == np.inf else max(1, int(np.ceil(expected))))

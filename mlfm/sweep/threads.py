@@ -14,17 +14,27 @@ from typing import Any
 import threadpoolctl
 from threadpoolctl import ThreadpoolController
 
+CGROUP = Path("/sys/fs/cgroup")
+
 
 def available_cpus() -> int:
     """Processors that this process may use: its affinity mask and its cgroup's quota respected."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota(CGROUP)
+    return cpus if math.isinf(quota) else max(1, min(cpus, math.ceil(quota)))
+
+
+def cgroup_quota(root: Path) -> float:
+    """Processors' time that the cgroup (version 2, or 1) may use in the time; infinite where nothing limits it."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cpus = min(cpus, math.ceil(int(quota) / int(period)))
+        quota, period = (root / "cpu.max").read_text().split()
     except (OSError, ValueError):
-        pass  # no cgroup v2 here
-    return max(1, cpus)
+        try:
+            quota, period = ((root / "cpu" / f"cpu.cfs_{what}_us").read_text().strip() for what in ("quota", "period"))
+        except OSError:
+            return math.inf
+    limited = quota != "max" and int(quota) > 0 and int(period) > 0
+    return int(quota) / int(period) if limited else math.inf
 
 
 class _BlasCap:
