@@ -106,7 +106,10 @@ def checked_values(endog: Any, features: pd.Index, missing: str) -> tuple[Reals,
         )
     constant = extent <= 8 * np.finfo(values.dtype).eps * size
     if constant.any():
-        raise ValueError(f"endog: columns do not vary: {listing(features[constant])}; drop them")
+        raise ValueError(
+            f"endog: columns do not vary: {listing(features[constant])}; drop them (or, if they vary by less than "
+            f"{values.dtype} can tell, centre them)"
+        )
     return values, index
 
 

@@ -271,7 +271,8 @@ class MultilevelFactorModel(LikelihoodModel):
             Block Fisher scoring with a quasi-Newton memory; parameter-expanded EM; plain EM. Scoring needs tens of
             evaluations where the EM methods need thousands. The likelihood never falls with any of them.
         maxiter : int, optional
-            Most evaluations of the likelihood after the first; by default 1000, for the EM methods 50 000.
+            Most evaluations of the likelihood from a start, after the first; by default 1000, for the EM methods
+            50 000. With the default start, as with ``n_starts``, each start has so many.
         tol : float, optional
             Stop once the log-likelihood still to be gained (total, in nats) is expected to be less than this, three
             times in a row. By default 1e-4, for the EM methods 0.01. The expectation is half the Newton decrement
@@ -281,7 +282,7 @@ class MultilevelFactorModel(LikelihoodModel):
         disp : bool
             Show a progress bar with the log-likelihood and the projected gain.
         callback : callable, optional
-            Called with an :class:`mlfm.estimation.Evaluation` after every evaluation.
+            Called with an :class:`mlfm.estimation.Evaluation` after every evaluation; each start counts from 0.
         rng : int or numpy Generator, optional
             For random starts; None is seed 0, so that two runs agree.
         n_starts : int
