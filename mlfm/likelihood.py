@@ -7,6 +7,7 @@ observations, or the rows of anything with the same Y Y' (their triangular facto
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,22 +30,20 @@ def condition(sweep: Sweep, F: Floats, D: Floats, Y: Reals, workers: Workers) ->
     sweep.upward(fill, workers)
 
 
-def quadratic_form(sweep: Sweep, D: Floats, squares: Floats) -> float:
-    """The sum over observations of y' Sigma^-1 y, after :func:`condition`."""
-    return float((squares / D).sum() - sweep.explained)
-
-
 def loglike(sweep: Sweep, D: Floats, squares: Floats, nobs: float) -> float:
     """Total log-likelihood in nats, after :func:`condition`; ``squares`` are the features' sums of squares."""
-    logdet = float(np.log(D).sum()) + sweep.logdet
-    return -0.5 * (nobs * (len(D) * LOG_2PI + logdet) + quadratic_form(sweep, D, squares))
+    return loglike_of(sweep, D, float((squares / D).sum()) - sweep.explained, nobs)
 
 
 def loglike_by_column(sweep: Sweep, D: Floats, Y: Floats) -> Floats:
     """Log-likelihood of every observation (column of Y), after :func:`condition`."""
-    logdet = np.log(D).sum() + sweep.logdet
-    quadratic = np.einsum("jn,jn,j->n", Y, Y, 1 / D) - sweep.explained_by_column()
-    return -0.5 * (len(D) * LOG_2PI + logdet + quadratic)
+    return loglike_of(sweep, D, np.einsum("jn,jn,j->n", Y, Y, 1 / D) - sweep.explained_by_column(), 1)
+
+
+def loglike_of(sweep: Sweep, D: Floats, quadratic: Any, nobs: float) -> Any:
+    """The same from the quadratic form y' Sigma^-1 y: of ``nobs`` observations in all, or one by one of each."""
+    logdet = float(np.log(D).sum()) + sweep.logdet
+    return -0.5 * (nobs * (len(D) * LOG_2PI + logdet) + quadratic)
 
 
 def score(

@@ -76,6 +76,5 @@ def step(problem: Problem, sweep: Sweep, kernel: Pass, F: Floats, D: Floats, wor
 
 def _score_norm(problem: Problem, sweep: Sweep, F: Floats, D: Floats, workers: Workers) -> float:
     dF, dD = score(sweep, F, D, problem.Y, problem.squares, problem.nobs, workers)
-    pressed = problem.on_floor(D) & (dD < 0)
-    largest = max(np.abs(dF).max(initial=0), np.abs(dD[~pressed]).max(initial=0))
+    largest = max(np.abs(dF).max(initial=0), np.abs(dD[~problem.pressed(D, dD)]).max(initial=0))
     return float(largest) / problem.nobs

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm._kernels.pairs import add_combination, inner_products, record_pair
+from mlfm.estimation.metric import Aside
 from mlfm.sweep import Task, Workers
 
 Floats = NDArray[np.float64]
-#: Does something with a task, by its number.
-Aside = Callable[[int], None]
 #: Applies a metric to the loadings' part of a gradient, in place, and to the uniquenesses' part, which it returns;
 #: calls its last arguments with every task, before and after.
 Apply = Callable[[Floats, Floats, Aside, Aside], Floats]

@@ -47,6 +47,10 @@ class Problem:
         """Which uniquenesses stand on their floor."""
         return self.floor * (1 + 1e-9) >= D
 
+    def pressed(self, D: Floats, dD: Floats) -> NDArray[np.bool_]:
+        """Which uniquenesses stand on their floor and would go below it; dD is the gradient by them."""
+        return self.on_floor(D) & (dD < 0)
+
     def from_units(self, F: Floats, D: Floats) -> tuple[Floats, Floats]:
         """Parameters in the user's units as parameters of the problem; uniquenesses held above the floor."""
         return F / self.scale[:, None], np.maximum(D / self.scale**2, self.floor)

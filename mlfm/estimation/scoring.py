@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from mlfm._kernels.blocks import leaf_moments, rotate
 from mlfm._kernels.em import px_em_update
 from mlfm._kernels.scoring import slopes
-from mlfm.estimation.memory import Aside, Direction, Memory
-from mlfm.estimation.metric import Metric
+from mlfm.estimation.memory import Direction, Memory
+from mlfm.estimation.metric import Aside, Metric
 from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
 from mlfm.estimation.stopping import Stays
-from mlfm.likelihood import condition, loglike, quadratic_form
+from mlfm.likelihood import condition, loglike_of
 from mlfm.sweep import Moments, Posterior, Sweep, Task, Workers
 
 Floats = NDArray[np.float64]
@@ -73,9 +73,10 @@ class Climber:
     def _loglike(self, D: Floats) -> float:
         """The log-likelihood of the parameters that the sweep was conditioned on; -inf where it has no meaning."""
         problem = self.problem
-        value = loglike(self.sweep, D, problem.squares, problem.nobs) / problem.nobs
-        left = quadratic_form(self.sweep, D, problem.squares)
-        return value if np.isfinite(value) and left > MEANINGLESS * float((problem.squares / D).sum()) else -np.inf
+        whole = float((problem.squares / D).sum())
+        left = whole - self.sweep.explained
+        value = loglike_of(self.sweep, D, left, problem.nobs) / problem.nobs
+        return value if np.isfinite(value) and left > MEANINGLESS * whole else -np.inf
 
     def _look_around(self, before: Floats | None) -> None:
         """The downward pass at the point just evaluated: gradient and metric, and with the loadings of ``before`` the
@@ -100,7 +101,7 @@ class Climber:
         metric.at(F, D, h, self.gF, products)
         self.metric = metric
         # A uniqueness pressed against its floor stays there.
-        self.free: Floats = np.where(problem.on_floor(D) & (self.gD < 0), 0.0, 1.0)
+        self.free: Floats = np.where(problem.pressed(D, self.gD), 0.0, 1.0)
 
     @property
     def slopeD(self) -> Floats:

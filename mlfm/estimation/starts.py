@@ -108,7 +108,8 @@ class _Left:
 
     def _size(self, level: int, nodes: NDArray[np.intp]) -> int:
         """Entries of the data of some groups of one size."""
-        return self._rows(level, nodes).size * self._problem.Y.shape[1]
+        first, last = (int(x) for x in self._tree.offsets[level][nodes[0] : nodes[0] + 2])
+        return len(nodes) * (last - first) * self._problem.Y.shape[1]
 
     def _rows(self, level: int, nodes: NDArray[np.intp]) -> NDArray[np.intp]:
         """Features of some groups of one size, a group a row."""
