@@ -6,7 +6,7 @@
 
 from libc.stdlib cimport free, malloc
 
-from mlfm._kernels._blas cimport blas_int, gemm, sqrt, syrk
+from mlfm._kernels._blas cimport blas_int, gemm, narrow, sqrt, syrk
 
 ctypedef fused real:
     float
@@ -28,27 +28,55 @@ cdef struct Room:
     double *scaled      # rows x r
     double *moments     # rows x r
     double *products    # shared x shared, then k x (r - shared) x shared
+    double *square      # r x r
     double *data        # rows x N, of data in single precision
 
 
-cdef inline bint open_room(Room *room, Block *block, Py_ssize_t rows, bint single) noexcept nogil:
-    """False when there is no memory."""
-    cdef size_t r = block.r, inner = block.r - block.shared
-    rows = min(rows, block.n)
-    room.scaled = <double *> malloc((<size_t> rows * r + 1) * sizeof(double))
-    room.moments = <double *> malloc((<size_t> rows * r + 1) * sizeof(double))
-    room.products = <double *> malloc(
-        ((block.shared + <size_t> block.k * inner) * block.shared + 1) * sizeof(double)
-    )
-    room.data = <double *> malloc(((<size_t> rows * block.N if single else 0) + 1) * sizeof(double))
-    return room.scaled != NULL and room.moments != NULL and room.products != NULL and room.data != NULL
+cdef inline const double *matrix(const double[:, ::1] X) noexcept nogil:
+    """Where a matrix begins; NULL where it is empty."""
+    return &X[0, 0] if X.shape[0] > 0 and X.shape[1] > 0 else NULL
+
+
+cdef inline const double *stack(const double[:, :, ::1] X) noexcept nogil:
+    """Where a stack of matrices begins; NULL where it is empty."""
+    return &X[0, 0, 0] if X.shape[0] > 0 and X.shape[1] > 0 and X.shape[2] > 0 else NULL
+
+
+cdef inline Block block_of(
+    const double[:, ::1] F, const Py_ssize_t[::1] offsets, Py_ssize_t shared, Py_ssize_t N,
+) except *:
+    cdef Block block
+    block.n, block.k, block.offsets = F.shape[0], offsets.shape[0] - 1, &offsets[0]
+    block.r, block.shared, block.N = narrow(F.shape[1]), narrow(shared), narrow(N)
+    return block
 
 
 cdef inline void close_room(Room *room) noexcept nogil:
     free(room.scaled)
     free(room.moments)
     free(room.products)
+    free(room.square)
     free(room.data)
+
+
+cdef inline int open_room(Room *room, Block *block, Py_ssize_t rows, bint single) except -1:
+    """Make room for tiles of ``rows`` rows; to be closed."""
+    cdef size_t r = block.r, inner = block.r - block.shared
+    if rows < 1:
+        raise ValueError("a tile has at least one row")
+    rows = min(rows, block.n)
+    room.scaled = <double *> malloc((<size_t> rows * r + 1) * sizeof(double))
+    room.moments = <double *> malloc((<size_t> rows * r + 1) * sizeof(double))
+    room.products = <double *> malloc(
+        ((block.shared + <size_t> block.k * inner) * block.shared + 1) * sizeof(double)
+    )
+    room.square = <double *> malloc((r * r + 1) * sizeof(double))
+    room.data = <double *> malloc(((<size_t> rows * block.N if single else 0) + 1) * sizeof(double))
+    if (room.scaled == NULL or room.moments == NULL or room.products == NULL or room.square == NULL
+            or room.data == NULL):
+        close_room(room)
+        raise MemoryError
+    return 0
 
 
 cdef inline const double *tile_of(

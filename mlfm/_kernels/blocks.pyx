@@ -5,12 +5,10 @@ from its first feature. The compressed loadings F hold, in row j, the loadings o
 path. Y is stored feature by feature (n x N). Sections and symbols are those of the documentation page "the model".
 """
 
-from libc.stdlib cimport free, malloc
-
 from mlfm._kernels._blas cimport blas_int, gemm, mirror_lower, narrow, solve_lower_right
 from mlfm._kernels._tiles cimport (
-    Block, Room, add_moments, close_room, cross_moments, gradient_rows, leaf_of, open_room, real, second_moments,
-    square_factors, tile_of,
+    Block, Room, add_moments, block_of, close_room, cross_moments, gradient_rows, leaf_of, matrix, open_room, real,
+    second_moments, square_factors, stack, tile_of,
 )
 
 
@@ -27,35 +25,23 @@ def leaf_moments(
     """C_g = F_g' D_g^-1 F_g of every leaf group g, and F' D^-1 Y: of the first ``shared`` factors, which all groups
     have in common, and of every group's others.
     """
-    cdef Block block
+    cdef Block block = block_of(F, offsets, B_shared.shape[0], Y.shape[1])
     cdef Room room
     cdef Py_ssize_t a, b
     cdef const double *rows = NULL
-    cdef double *shared_sums = NULL
-    cdef double *inner_sums = NULL
-    block.n, block.k, block.offsets = F.shape[0], offsets.shape[0] - 1, &offsets[0]
-    block.r, block.shared, block.N = narrow(F.shape[1]), narrow(B_shared.shape[0]), narrow(Y.shape[1])
     if block.r == 0:
         return
-    if tile < 1:
-        raise ValueError("a tile has at least one row")
-    if block.N > 0 and block.shared > 0:
-        shared_sums = &B_shared[0, 0]
-    if block.N > 0 and block.shared < block.r:
-        inner_sums = &B_inner[0, 0, 0]
-    try:
-        if not open_room(&room, &block, tile, real is float):
-            raise MemoryError
-        with nogil:
-            a = 0
-            while a < block.n:
-                b = min(a + tile, block.n)
-                if block.N > 0:
-                    rows = tile_of(&block, a, b, &Y[0, 0], &room)
-                add_moments(&block, a, b, &F[0, 0], &D[0], rows, &room, &C[0, 0, 0], shared_sums, inner_sums)
-                a = b
-    finally:
-        close_room(&room)
+    open_room(&room, &block, tile, real is float)
+    with nogil:
+        a = 0
+        while a < block.n:
+            b = min(a + tile, block.n)
+            if block.N > 0:
+                rows = tile_of(&block, a, b, &Y[0, 0], &room)
+            add_moments(&block, a, b, matrix(F), &D[0], rows, &room, <double *> stack(C), <double *> matrix(B_shared),
+                        <double *> stack(B_inner))
+            a = b
+    close_room(&room)
 
 
 def gradient(
@@ -76,52 +62,35 @@ def gradient(
 
     dl/dF_g = D_g^-1 (V_g - F_g W_g) with V_g = Y_g Z_g' and W_g = nobs P_g + Z_g Z_g'.
     """
-    cdef Block block
+    cdef Block block = block_of(F, offsets, Z_shared.shape[0], Y.shape[1])
     cdef Room room
     cdef Py_ssize_t a, b, s, e, g
-    cdef blas_int r
-    cdef double *W
-    cdef const double *shared_means = NULL
-    cdef const double *inner_means = NULL
-    block.n, block.k, block.offsets = F.shape[0], offsets.shape[0] - 1, &offsets[0]
-    block.r, block.shared, block.N = narrow(F.shape[1]), narrow(Z_shared.shape[0]), narrow(Y.shape[1])
-    r = block.r
+    cdef blas_int r = block.r
     if r == 0:
         for a in range(D.shape[0]):
             dD[a] = 0.5 * (squares[a] / D[a] - nobs) / D[a]
         return
-    if tile < 1:
-        raise ValueError("a tile has at least one row")
-    if block.N > 0 and block.shared > 0:
-        shared_means = &Z_shared[0, 0]
-    if block.N > 0 and block.shared < r:
-        inner_means = &Z_inner[0, 0, 0]
-    W = <double *> malloc(<size_t> r * r * sizeof(double))
-    try:
-        if not open_room(&room, &block, tile, real is float) or W == NULL:
-            raise MemoryError
-        with nogil:
-            square_factors(&block, shared_means, inner_means, &room)
-            a, g = 0, -1
-            while a < block.n:
-                b = min(a + tile, block.n)
-                cross_moments(
-                    &block, a, b, tile_of(&block, a, b, &Y[0, 0], &room), shared_means, inner_means, room.moments,
-                )
-                s = a
-                while s < b:
-                    if g < 0 or offsets[g + 1] <= s:
-                        g = leaf_of(&offsets[0], g + 1, s)
-                        second_moments(&block, g, &P[0, 0, 0], inner_means, nobs, &room, W)
-                        mirror_lower(r, W, r)
-                    e = min(b, offsets[g + 1])
-                    gradient_rows(<blas_int> (e - s), r, &F[s, 0], &D[s], room.moments + (s - a) * r, W, &squares[s],
-                                  nobs, 1.0, &dF[s, 0], &dD[s])
-                    s = e
-                a = b
-    finally:
-        close_room(&room)
-        free(W)
+    open_room(&room, &block, tile, real is float)
+    with nogil:
+        square_factors(&block, matrix(Z_shared), stack(Z_inner), &room)
+        a, g = 0, -1
+        while a < block.n:
+            b = min(a + tile, block.n)
+            cross_moments(
+                &block, a, b, tile_of(&block, a, b, &Y[0, 0], &room), matrix(Z_shared), stack(Z_inner), room.moments,
+            )
+            s = a
+            while s < b:
+                if g < 0 or offsets[g + 1] <= s:
+                    g = leaf_of(&offsets[0], g + 1, s)
+                    second_moments(&block, g, stack(P), stack(Z_inner), nobs, &room, room.square)
+                    mirror_lower(r, room.square, r)
+                e = min(b, offsets[g + 1])
+                gradient_rows(<blas_int> (e - s), r, &F[s, 0], &D[s], room.moments + (s - a) * r, room.square,
+                              &squares[s], nobs, 1.0, &dF[s, 0], &dD[s])
+                s = e
+            a = b
+    close_room(&room)
 
 
 def expand(

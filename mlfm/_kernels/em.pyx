@@ -4,12 +4,10 @@ One pass over the data: a tile's V is turned into its new loadings, and these in
 its rows of Y are in the cache (PHB, section 3; parameter expansion: Liu, Rubin and Wu 1998).
 """
 
-from libc.stdlib cimport free, malloc
-
 from mlfm._kernels._blas cimport blas_int, cholesky, invert_lower, narrow, times_lower
 from mlfm._kernels._tiles cimport (
-    Block, Room, add_moments, close_room, cross_moments, leaf_of, open_room, real, row_products, second_moments, sqrt,
-    square_factors, tile_of,
+    Block, Room, add_moments, block_of, close_room, cross_moments, leaf_of, matrix, open_room, real, row_products,
+    second_moments, sqrt, square_factors, stack, tile_of,
 )
 
 # From X = V L^-T, W = L L', to new loadings, in place, with the inverse of L at hand.
@@ -58,58 +56,40 @@ cdef int sweep_tiles(
     const Py_ssize_t[::1] offsets, Py_ssize_t tile, Finish finish,
     double[:, ::1] F, double[::1] D, double[:, :, ::1] C, double[:, ::1] B_shared, double[:, :, ::1] B_inner,
 ) except -1:
-    cdef Block block
+    cdef Block block = block_of(F, offsets, Z_shared.shape[0], Y.shape[1])
     cdef Room room
     cdef Py_ssize_t a, b, s, e, g
-    cdef blas_int r
+    cdef blas_int r = block.r
     cdef bint singular = False
-    cdef double *W
     cdef const double *rows = NULL
-    cdef const double *shared_means = NULL
-    cdef const double *inner_means = NULL
-    cdef double *shared_sums = NULL
-    cdef double *inner_sums = NULL
-    block.n, block.k, block.offsets = F.shape[0], offsets.shape[0] - 1, &offsets[0]
-    block.r, block.shared, block.N = narrow(F.shape[1]), narrow(Z_shared.shape[0]), narrow(Y.shape[1])
-    r = block.r
     if r == 0:
         for a in range(D.shape[0]):
             D[a] = max(squares[a] / nobs, floor[a])
         return 0
-    if tile < 1:
-        raise ValueError("a tile has at least one row")
-    if block.N > 0 and block.shared > 0:
-        shared_means, shared_sums = &Z_shared[0, 0], &B_shared[0, 0]
-    if block.N > 0 and block.shared < r:
-        inner_means, inner_sums = &Z_inner[0, 0, 0], &B_inner[0, 0, 0]
-    W = <double *> malloc(<size_t> r * r * sizeof(double))
-    try:
-        if not open_room(&room, &block, tile, real is float) or W == NULL:
-            raise MemoryError
-        with nogil:
-            square_factors(&block, shared_means, inner_means, &room)
-            a, g = 0, -1
-            while a < block.n and not singular:
-                b = min(a + tile, block.n)
-                rows = tile_of(&block, a, b, &Y[0, 0], &room)
-                cross_moments(&block, a, b, rows, shared_means, inner_means, &F[a, 0])
-                s = a
-                while s < b:
-                    if g < 0 or offsets[g + 1] <= s:
-                        g = leaf_of(&offsets[0], g + 1, s)
-                        second_moments(&block, g, &P[0, 0, 0], inner_means, nobs, &room, W)
-                        if not whitening(r, W):
-                            singular = True
-                            break
-                    e = min(b, offsets[g + 1])
-                    update(<blas_int> (e - s), r, W, &squares[s], nobs, &floor[s], finish, &F[s, 0], &D[s])
-                    s = e
-                if not singular:
-                    add_moments(&block, a, b, &F[0, 0], &D[0], rows, &room, &C[0, 0, 0], shared_sums, inner_sums)
-                a = b
-    finally:
-        close_room(&room)
-        free(W)
+    open_room(&room, &block, tile, real is float)
+    with nogil:
+        square_factors(&block, matrix(Z_shared), stack(Z_inner), &room)
+        a, g = 0, -1
+        while a < block.n and not singular:
+            b = min(a + tile, block.n)
+            rows = tile_of(&block, a, b, &Y[0, 0], &room)
+            cross_moments(&block, a, b, rows, matrix(Z_shared), stack(Z_inner), &F[a, 0])
+            s = a
+            while s < b:
+                if g < 0 or offsets[g + 1] <= s:
+                    g = leaf_of(&offsets[0], g + 1, s)
+                    second_moments(&block, g, stack(P), stack(Z_inner), nobs, &room, room.square)
+                    if not whitening(r, room.square):
+                        singular = True
+                        break
+                e = min(b, offsets[g + 1])
+                update(<blas_int> (e - s), r, room.square, &squares[s], nobs, &floor[s], finish, &F[s, 0], &D[s])
+                s = e
+            if not singular:
+                add_moments(&block, a, b, matrix(F), &D[0], rows, &room, <double *> stack(C),
+                            <double *> matrix(B_shared), <double *> stack(B_inner))
+            a = b
+    close_room(&room)
     if singular:
         raise FloatingPointError("the second moments of the factors are not positive definite")
     return 0

@@ -8,8 +8,8 @@ from libc.string cimport memcpy
 
 from mlfm._kernels._blas cimport blas_int, cholesky, gemm, mirror_lower, narrow, syrk, times_lower
 from mlfm._kernels._tiles cimport (
-    Block, Room, close_room, cross_moments, gradient_rows, leaf_of, open_room, real, row_products, scale_rows,
-    second_moments, sqrt, square_factors, tile_of,
+    Block, Room, block_of, close_room, cross_moments, gradient_rows, leaf_of, matrix, open_room, real, row_products,
+    scale_rows, second_moments, sqrt, square_factors, stack, tile_of,
 )
 
 
@@ -53,70 +53,53 @@ def slopes(
     double[:, :, ::1] M,                # OUT  k x r x r, block diagonal by level: G_g' D_g G_g
 ):
     """The gradient of every leaf group g, and its products that the metric is applied to."""
-    cdef Block block
+    cdef Block block = block_of(F, offsets, Z_shared.shape[0], Y.shape[1])
     cdef Room room
     cdef Py_ssize_t a, b, s, e, g, i, level, c
-    cdef blas_int r, rows
+    cdef blas_int r = block.r, rows
     cdef double beta, share = 1.0 / nobs
-    cdef double *K
-    cdef const double *shared_means = NULL
-    cdef const double *inner_means = NULL
     cdef bint factored = False
-    block.n, block.k, block.offsets = F.shape[0], offsets.shape[0] - 1, &offsets[0]
-    block.r, block.shared, block.N = narrow(F.shape[1]), narrow(Z_shared.shape[0]), narrow(Y.shape[1])
-    r = block.r
     if r == 0:
         for i in range(D.shape[0]):
             dD[i] = 0.5 * (squares[i] / (D[i] * nobs) - 1.0) / D[i]
             h[i] = 0.0
         return
-    if tile < 1:
-        raise ValueError("a tile has at least one row")
-    if block.N > 0 and block.shared > 0:
-        shared_means = &Z_shared[0, 0]
-    if block.N > 0 and block.shared < r:
-        inner_means = &Z_inner[0, 0, 0]
-    K = <double *> malloc(<size_t> r * r * sizeof(double))
-    try:
-        if not open_room(&room, &block, tile, real is float) or K == NULL:
-            raise MemoryError
-        with nogil:
-            square_factors(&block, shared_means, inner_means, &room)
-            M[:, :, :] = 0.0
-            a, g = 0, -1
-            while a < block.n:
-                b = min(a + tile, block.n)
-                cross_moments(
-                    &block, a, b, tile_of(&block, a, b, &Y[0, 0], &room), shared_means, inner_means, room.moments,
-                )
-                s = a
-                while s < b:
-                    if g < 0 or offsets[g + 1] <= s:
-                        g = leaf_of(&offsets[0], g + 1, s)
-                        second_moments(&block, g, &P[0, 0, 0], inner_means, nobs, &room, &W[g, 0, 0])
-                        mirror_lower(r, &W[g, 0, 0], r)
-                        memcpy(K, &P[g, 0, 0], <size_t> r * r * sizeof(double))
-                        factored = cholesky(r, K, r) == 0
-                    e = min(b, offsets[g + 1])
-                    rows, beta = <blas_int> (e - s), 0.0 if s == offsets[g] else 1.0
-                    gradient_rows(rows, r, &F[s, 0], &D[s], room.moments + (s - a) * r, &W[g, 0, 0], &squares[s], nobs,
-                                  share, &G[s, 0], &dD[s])
-                    for i in range(s, e):
-                        h[i] = sqrt(D[i])
-                    scale_rows(rows, r, &h[s], &G[s, 0], room.scaled)
-                    gemm(True, False, r, r, rows, 1.0, &F[s, 0], r, &G[s, 0], r, beta, &T[g, 0, 0], r)
-                    for level in range(columns.shape[0] - 1):
-                        c = columns[level]
-                        syrk(True, <blas_int> (columns[level + 1] - c), rows, 1.0, room.scaled + c, r, beta,
-                             &M[g, c, c], r)
-                    leverages(rows, r, &F[s, 0], &D[s], &P[g, 0, 0], K, factored, room.scaled, &h[s])
-                    s = e
-                a = b
-            for g in range(block.k):
-                mirror_lower(r, &M[g, 0, 0], r)
-    finally:
-        close_room(&room)
-        free(K)
+    open_room(&room, &block, tile, real is float)
+    with nogil:
+        square_factors(&block, matrix(Z_shared), stack(Z_inner), &room)
+        M[:, :, :] = 0.0
+        a, g = 0, -1
+        while a < block.n:
+            b = min(a + tile, block.n)
+            cross_moments(
+                &block, a, b, tile_of(&block, a, b, &Y[0, 0], &room), matrix(Z_shared), stack(Z_inner), room.moments,
+            )
+            s = a
+            while s < b:
+                if g < 0 or offsets[g + 1] <= s:
+                    g = leaf_of(&offsets[0], g + 1, s)
+                    second_moments(&block, g, stack(P), stack(Z_inner), nobs, &room, &W[g, 0, 0])
+                    mirror_lower(r, &W[g, 0, 0], r)
+                    memcpy(room.square, &P[g, 0, 0], <size_t> r * r * sizeof(double))
+                    factored = cholesky(r, room.square, r) == 0
+                e = min(b, offsets[g + 1])
+                rows, beta = <blas_int> (e - s), 0.0 if s == offsets[g] else 1.0
+                gradient_rows(rows, r, &F[s, 0], &D[s], room.moments + (s - a) * r, &W[g, 0, 0], &squares[s], nobs,
+                              share, &G[s, 0], &dD[s])
+                for i in range(s, e):
+                    h[i] = sqrt(D[i])
+                scale_rows(rows, r, &h[s], &G[s, 0], room.scaled)
+                gemm(True, False, r, r, rows, 1.0, &F[s, 0], r, &G[s, 0], r, beta, &T[g, 0, 0], r)
+                for level in range(columns.shape[0] - 1):
+                    c = columns[level]
+                    syrk(True, <blas_int> (columns[level + 1] - c), rows, 1.0, room.scaled + c, r, beta,
+                         &M[g, c, c], r)
+                leverages(rows, r, &F[s, 0], &D[s], &P[g, 0, 0], room.square, factored, room.scaled, &h[s])
+                s = e
+            a = b
+        for g in range(block.k):
+            mirror_lower(r, &M[g, 0, 0], r)
+    close_room(&room)
 
 
 def scoring_step(

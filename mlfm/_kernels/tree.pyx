@@ -36,11 +36,10 @@ def eliminate(
     logdet = 2 sum(log diag R).
     """
     cdef blas_int o = narrow(R.shape[1]), c = narrow(A.shape[2]), N = narrow(b.shape[2])
-    cdef blas_int shared = narrow(B_shared.shape[0]), inner = c - shared
+    cdef blas_int shared = narrow(B_shared.shape[0]), inner = c - shared, all_own = narrow(R.shape[0] * R.shape[1])
     cdef Py_ssize_t k, i, j, p
     cdef Py_ssize_t failed = -1
     cdef double total
-    narrow(R.shape[0] * R.shape[1])
     with nogil:
         for k in range(C.shape[0]):
             total = 0.0
@@ -85,7 +84,7 @@ def eliminate(
                 for j in range(i + 1):
                     C_parent[p, i, j] += message[k, i, j]
         if failed < 0 and shared > 0 and o > 0 and N > 0:
-            gemm(True, False, shared, N, <blas_int> (R.shape[0] * o), -1.0, &A[0, 0, 0], c, &b[0, 0, 0], N, 1.0,
+            gemm(True, False, shared, N, all_own, -1.0, &A[0, 0, 0], c, &b[0, 0, 0], N, 1.0,
                  &B_shared[0, 0], N)
     if failed >= 0:
         raise FloatingPointError("I + F'D^-1F of a node is not positive definite: the parameters are not finite")
