@@ -4,9 +4,25 @@ Blocks own features, the tree owns factors: code here never touches an array wit
 owns a block's data, loadings and uniquenesses hands moments in and gets posterior factors back.
 """
 
-from mlfm.sweep.passes import Moments, Posterior, Sweep
+from mlfm.sweep.passes import Elimination, Moments, Posterior, Sweep
+from mlfm.sweep.route import Means, Products, Route
 from mlfm.sweep.tasks import Task, cut
 from mlfm.sweep.threads import Workers, available_cpus
+from mlfm.sweep.totals import Totals
 from mlfm.sweep.tree import Tree
 
-__all__ = ["Moments", "Posterior", "Sweep", "Task", "Tree", "Workers", "available_cpus", "cut"]
+__all__ = [
+    "Elimination",
+    "Means",
+    "Moments",
+    "Posterior",
+    "Products",
+    "Route",
+    "Sweep",
+    "Task",
+    "Totals",
+    "Tree",
+    "Workers",
+    "available_cpus",
+    "cut",
+]

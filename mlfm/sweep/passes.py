@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.tree import eliminate, substitute
-from mlfm.sweep.tasks import Task, cut, task_width
+from mlfm._kernels.tree import backward, eliminate, forward, path_covariance
+from mlfm.sweep.route import ONLY, Handed, Products, Route
+from mlfm.sweep.tasks import Task
 from mlfm.sweep.threads import Workers
 from mlfm.sweep.tree import Tree
-from mlfm.tiles import tile_rows
 
 Floats = NDArray[np.float64]
 
@@ -34,7 +34,7 @@ class Posterior(NamedTuple):
 
 
 #: Fills the moments of a task.
-Fill = Callable[[Task, Moments], None]
+FillMoments = Callable[[Task, Moments], None]
 #: Takes a task's number, the task, and the posterior of its leaf groups.
 Visitor = Callable[[int, Task, Posterior], None]
 #: Fills the moments of the next sweep from the posterior of this one.
@@ -47,8 +47,28 @@ def _watch_nothing(level: int, nodes: slice, P: Floats) -> None:
     pass
 
 
-class Sweep:
-    """R, A and b of every node of a tree, and the two passes that write and read them.
+class Elimination:
+    """R, A and the log-determinant of every node of a tree: the parameters' part of a sweep."""
+
+    def __init__(self, tree: Tree) -> None:
+        nodes = [tree.n_nodes(level) for level in range(len(tree.ranks))]
+        self.R = [np.empty((p, o, o)) for p, o in zip(nodes, tree.ranks, strict=True)]
+        self.A = [np.empty((p, o, c)) for p, o, c in zip(nodes, tree.ranks, tree.columns[:-1], strict=True)]
+        #: What each node tells its ancestors about themselves: a precision over their factors.
+        self.message = [np.empty((p, c, c)) for p, c in zip(nodes, tree.columns[:-1], strict=True)]
+        self.logdets = [np.empty(p) for p in nodes]
+
+    @property
+    def logdet(self) -> float:
+        """log det(I + ...) of all nodes: log det Sigma less the sum of log D."""
+        return float(sum(level.sum() for level in self.logdets))
+
+
+class Sweep(Route):
+    """The walk that integrates the factors out, and the two passes that make and use R, A and b of every node.
+
+    ``upward`` and ``downward`` do all of it; where R and A are known, ``forward`` and ``backward`` alone take other
+    right-hand sides through.
 
     Parameters
     ----------
@@ -56,34 +76,23 @@ class Sweep:
     columns : int
         Columns of the right-hand sides B: observations of data, or vectors to solve for; 0 for the
         parameters' part alone (R, A and the log-determinant).
+    width : int, optional
+        Features that a task should have.
+    elimination : Elimination, optional
+        R and A that are known already.
     """
 
-    def __init__(self, tree: Tree, columns: int, width: int | None = None) -> None:
-        self.tree, self.columns = tree, columns
-        self.tasks = cut(tree, task_width(tree, columns) if width is None else width)
-        nodes = [tree.n_nodes(level) for level in range(len(tree.ranks))]
-        self.R = [np.empty((p, o, o)) for p, o in zip(nodes, tree.ranks, strict=True)]
-        self.A = [np.empty((p, o, c)) for p, o, c in zip(nodes, tree.ranks, tree.columns[:-1], strict=True)]
-        self.b = [np.empty((p, o, columns)) for p, o in zip(nodes, tree.ranks, strict=True)]
-        #: Rows of data to handle at once.
-        self.tile = tile_rows(columns, tree.n_factors)
-        #: What each node tells its ancestors about themselves: a precision over their factors.
-        self.message = [np.empty((p, c, c)) for p, c in zip(nodes, tree.columns[:-1], strict=True)]
-        self._logdet = [np.empty(p) for p in nodes]
-        # Nodes above the tasks, by level: all hosts and their ancestors.
-        above: set[tuple[int, int]] = set()
-        for task in self.tasks:
-            level, node = task.host
-            while (level, node) not in above:
-                above.add((level, node))
-                if level:
-                    level, node = level - 1, int(tree.parents[level][node])
-        self.top = [sorted(node for level, node in above if level == wanted) for wanted in range(len(tree.ranks))]
+    def __init__(
+        self, tree: Tree, columns: int, width: int | None = None, elimination: Elimination | None = None
+    ) -> None:
+        super().__init__(tree, columns, width)
+        self.elimination = Elimination(tree) if elimination is None else elimination
+        self.R, self.A, self.message = self.elimination.R, self.elimination.A, self.elimination.message
 
     @property
     def logdet(self) -> float:
         """log det(I + ...) of all nodes: log det Sigma less the sum of log D."""
-        return float(sum(level.sum() for level in self._logdet))
+        return self.elimination.logdet
 
     @property
     def explained(self) -> float:
@@ -97,129 +106,98 @@ class Sweep:
             total += np.einsum("kon,kon->n", b, b)
         return total
 
-    def upward(self, fill: Fill, workers: Workers) -> None:
+    def upward(self, fill: FillMoments, workers: Workers) -> None:
         """From the leaf groups' moments to R, A, b and the log-determinant of every node."""
-        handed_up: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
 
-        def ascend(i: int) -> None:
-            task = self.tasks[i]
+        def ascend(task: Task) -> Handed:
             moments = self._room_for_moments(task)
             fill(task, moments)
-            handed_up[i] = self._ascend(task, moments)
+            return self._ascend(task, moments)
 
-        workers.run(ascend, len(self.tasks))
-        self._ascend_top(handed_up)
+        self._gather(ascend, self._ascend_one, workers)
 
     def downward(self, visit: Visitor, workers: Workers, watch: Watcher = _watch_nothing) -> None:
         """From R, A and b to the posterior of every leaf group's path, handed to ``visit`` task by task.
 
         ``watch`` sees the posterior covariance of every node on the way, each node once.
         """
-        top = self._descend_top(watch)
+        means, covariances = self._descend_top(), self._covariances_of_top(watch)
 
         def descend(i: int) -> None:
-            visit(i, self.tasks[i], self._descend(self.tasks[i], top, watch))
+            task = self.tasks[i]
+            visit(i, task, self._posterior(task, means, covariances, watch))
 
         workers.run(descend, len(self.tasks))
 
     def turn(self, renew: Renewal, workers: Workers) -> None:
         """Downward and upward again in one visit to every task: ``renew`` makes the next moments of the posterior."""
-        top = self._descend_top(_watch_nothing)
-        handed_up: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
+        means, covariances = self._descend_top(), self._covariances_of_top(_watch_nothing)
 
-        def descend_and_ascend(i: int) -> None:
-            task = self.tasks[i]
+        def descend_and_ascend(task: Task) -> Handed:
             moments = self._room_for_moments(task)
-            renew(task, self._descend(task, top, _watch_nothing), moments)
-            handed_up[i] = self._ascend(task, moments)
+            renew(task, self._posterior(task, means, covariances, _watch_nothing), moments)
+            return self._ascend(task, moments)
 
-        workers.run(descend_and_ascend, len(self.tasks))
-        self._ascend_top(handed_up)
+        self._gather(descend_and_ascend, self._ascend_one, workers)
 
     def _room_for_moments(self, task: Task) -> Moments:
-        r, shared = self.tree.n_factors, self._shared(task)
-        return Moments(
-            np.zeros((task.n_leaves, r, r)),
-            np.empty((shared, self.columns)),
-            np.empty((task.n_leaves, r - shared, self.columns)),
-        )
+        r = self.tree.n_factors
+        return Moments(np.zeros((task.n_leaves, r, r)), *self._room_for_products(task))
 
-    def _shared(self, task: Task) -> int:
-        """Factors of the host's path, which all of a task's leaf groups share."""
-        return self.tree.columns[task.host[0] + 1]
-
-    def _ascend(self, task: Task, moments: Moments) -> tuple[Floats, Floats]:
+    def _ascend(self, task: Task, moments: Moments) -> Handed:
         """From the moments of a task's leaf groups to what it hands up to its host."""
-        C, B_shared, B = moments
-        for depth in reversed(range(len(task.nodes))):
-            above = task.nodes[depth - 1].stop - task.nodes[depth - 1].start if depth else 1
-            level = task.host[0] + 1 + depth
-            C, B = self._eliminate(level, task.nodes[depth], task.parents[depth], above, C, B, B_shared)
-        return C[0], B_shared
+        C, B_shared, B_inner = moments
+        for level, nodes, parents, above in self._upwards(task):
+            C = self._eliminate(level, nodes, parents, above, C)
+        return C[0], self._climb(task, Products(B_shared, B_inner))
 
-    def _ascend_top(self, handed_up: list[tuple[Floats, Floats]]) -> None:
-        """The top of the tree: few nodes, one after the other, sums in task order."""
-        tree = self.tree
-        sums: dict[tuple[int, int], tuple[Floats, Floats]] = {}
+    def _ascend_one(self, level: int, node: int, C: Floats, B: Floats) -> Handed:
+        """What a node of the top hands to its parent."""
+        (up,) = self._eliminate(level, slice(node, node + 1), ONLY, 1, C[None])
+        return up, self._pass_one_up(level, node, B)
 
-        def add(host: tuple[int, int], C: Floats, B: Floats) -> None:
-            if host in sums:
-                sums[host][0].__iadd__(C)
-                sums[host][1].__iadd__(B)
-            else:
-                sums[host] = C, B
-
-        for task, (C, B) in zip(self.tasks, handed_up, strict=True):
-            add(task.host, C, B)
-        only, nothing_shared = np.zeros(1, dtype=np.intp), np.empty((0, self.columns))
-        for level in reversed(range(len(tree.ranks))):
-            for node in self.top[level]:
-                C, B = sums.pop((level, node))
-                up_C, up_B = self._eliminate(level, slice(node, node + 1), only, 1, C[None], B[None], nothing_shared)
-                if level:
-                    add((level - 1, int(tree.parents[level][node])), up_C[0], up_B[0])
-
-    def _eliminate(
-        self, level: int, nodes: slice, parents: NDArray[np.intp], n_parents: int, C: Floats, B: Floats,
-        B_shared: Floats,
-    ) -> tuple[Floats, Floats]:  # fmt: skip
-        c, shared = self.tree.columns[level], len(B_shared)
-        up_C, up_B = np.zeros((n_parents, c, c)), np.zeros((n_parents, c - shared, self.columns))
+    def _eliminate(self, level: int, nodes: slice, parents: NDArray[np.intp], n_parents: int, C: Floats) -> Floats:
+        known, c = self.elimination, self.tree.columns[level]
+        C_parent = np.zeros((n_parents, c, c))
         eliminate(
-            C, B, parents, self.R[level][nodes], self.A[level][nodes], self.b[level][nodes],
-            self.message[level][nodes], self._logdet[level][nodes], up_C, up_B, B_shared,
+            C, parents, known.R[level][nodes], known.A[level][nodes], known.message[level][nodes],
+            known.logdets[level][nodes], C_parent,
         )  # fmt: skip
-        return up_C, up_B
+        return C_parent
 
-    def _descend_top(self, watch: Watcher) -> dict[tuple[int, int], tuple[Floats, Floats]]:
-        """Posterior of the paths of the nodes above the tasks."""
-        no_factors = np.empty((1, 0, self.columns)), np.empty((1, 0, 0))
-        top: dict[tuple[int, int], tuple[Floats, Floats]] = {}
-        only, nothing_shared = np.zeros(1, dtype=np.intp), np.empty((0, self.columns))
-        for level, nodes in enumerate(self.top):
-            for node in nodes:
-                above = top[level - 1, int(self.tree.parents[level][node])] if level else no_factors
-                top[level, node] = self._substitute(level, slice(node, node + 1), only, nothing_shared, *above)
-                watch(level, slice(node, node + 1), top[level, node][1])
-        return top
+    def _pass_up(
+        self, level: int, nodes: slice, parents: NDArray[np.intp], B: Floats, B_parent: Floats, B_shared: Floats
+    ) -> None:
+        forward(B, parents, self.R[level][nodes], self.A[level][nodes], self.b[level][nodes], B_parent, B_shared)
 
-    def _descend(self, task: Task, top: dict[tuple[int, int], tuple[Floats, Floats]], watch: Watcher) -> Posterior:
+    def _pass_down(
+        self, level: int, nodes: slice, parents: NDArray[np.intp], Z_shared: Floats, Z_parent: Floats, Z: Floats
+    ) -> None:
+        backward(self.R[level][nodes], self.A[level][nodes], self.b[level][nodes], parents, Z_shared, Z_parent, Z)
+
+    def _posterior(
+        self, task: Task, means: dict[tuple[int, int], Floats], covariances: dict[tuple[int, int], Floats],
+        watch: Watcher,
+    ) -> Posterior:  # fmt: skip
         """Posterior of the paths of a task's leaf groups, from that of its host."""
-        (Z_shared,), P = top[task.host]
-        Z = np.empty((1, 0, self.columns))
-        for depth, (nodes, parents) in enumerate(zip(task.nodes, task.parents, strict=True)):
-            Z, P = self._substitute(task.host[0] + 1 + depth, nodes, parents, Z_shared, Z, P)
-            watch(task.host[0] + 1 + depth, nodes, P)
-        return Posterior(Z_shared, Z, P)
+        P = covariances[task.host]
+        for level, nodes, parents in self._downwards(task):
+            P = self._covariance(level, nodes, parents, P)
+            watch(level, nodes, P)
+        return Posterior(*self._descend(task, means), P)
 
-    def _substitute(
-        self, level: int, nodes: slice, parents: NDArray[np.intp], Z_shared: Floats, Z_parent: Floats,
-        P_parent: Floats,
-    ) -> tuple[Floats, Floats]:  # fmt: skip
-        k, m = nodes.stop - nodes.start, self.tree.columns[level + 1]
-        Z, P = np.empty((k, m - len(Z_shared), self.columns)), np.empty((k, m, m))
-        substitute(
-            self.R[level][nodes], self.A[level][nodes], self.b[level][nodes], parents, Z_shared, Z_parent, P_parent,
-            Z, P,
-        )  # fmt: skip
-        return Z, P
+    def _covariances_of_top(self, watch: Watcher) -> dict[tuple[int, int], Floats]:
+        """Posterior covariances of the paths of the nodes above the tasks."""
+
+        def step(level: int, nodes: slice, above: Floats) -> Floats:
+            P = self._covariance(level, nodes, ONLY, above)
+            watch(level, nodes, P)
+            return P
+
+        return self._spread(step, np.empty((1, 0, 0)))
+
+    def _covariance(self, level: int, nodes: slice, parents: NDArray[np.intp], P_parent: Floats) -> Floats:
+        m = self.tree.columns[level + 1]
+        P = np.empty((nodes.stop - nodes.start, m, m))
+        path_covariance(self.R[level][nodes], self.A[level][nodes], parents, P_parent, P)
+        return P
