@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlfm import datasets as datasets
-    from mlfm.covariance import MultilevelCovariance
+    from mlfm.covariance import MultilevelCovariance, MultilevelLowRank, MultilevelPrecision
     from mlfm.exceptions import (
+        ConditionWarning,
         ConvergenceWarning,
         DroppedObservationsWarning,
         IdentificationWarning,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConditionWarning",
     "ConvergenceWarning",
     "DroppedObservationsWarning",
     "Hierarchy",
@@ -33,6 +35,8 @@ __all__ = [
     "MultilevelCovariance",
     "MultilevelFactorModel",
     "MultilevelFactorResults",
+    "MultilevelLowRank",
+    "MultilevelPrecision",
     "UniquenessFloorWarning",
     "__version__",
     "datasets",
@@ -41,6 +45,7 @@ __all__ = [
 
 # Imported when first asked for, so that "import mlfm" costs next to nothing.
 _HOMES = {
+    "ConditionWarning": "mlfm.exceptions",
     "ConvergenceWarning": "mlfm.exceptions",
     "DroppedObservationsWarning": "mlfm.exceptions",
     "Hierarchy": "mlfm.hierarchy",
@@ -49,6 +54,8 @@ _HOMES = {
     "MultilevelCovariance": "mlfm.covariance",
     "MultilevelFactorModel": "mlfm.model",
     "MultilevelFactorResults": "mlfm.results",
+    "MultilevelLowRank": "mlfm.covariance",
+    "MultilevelPrecision": "mlfm.covariance",
     "UniquenessFloorWarning": "mlfm.exceptions",
 }
 

@@ -19,3 +19,7 @@ class IdentificationWarning(MlfmWarning):
 
 class DroppedObservationsWarning(MlfmWarning):
     """Observations with missing values were left out, as asked with ``missing="drop"``."""
+
+
+class ConditionWarning(MlfmWarning):
+    """A covariance is so close to singular that a result has lost many of its digits."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import expand, gradient, leaf_moments
+from mlfm._kernels.blocks import gradient, leaf_moments
 from mlfm.standardised import Reals
 from mlfm.sweep import Moments, Posterior, Sweep, Task, Workers
 
@@ -58,17 +58,3 @@ def score(
 
     sweep.downward(visit, workers)
     return dF, dD
-
-
-def solve(sweep: Sweep, F: Floats, D: Floats, Y: Floats, workers: Workers) -> Floats:
-    """Sigma^-1 Y = D^-1 (Y - F Z): the posterior mean of the unique parts over their variances."""
-    condition(sweep, F, D, Y, workers)
-    out = Y.copy()
-
-    def visit(i: int, task: Task, posterior: Posterior) -> None:
-        own = task.features
-        expand(F[own], posterior.Z_shared, posterior.Z_inner, task.leaves, -1.0, out[own])
-        out[own] /= D[own, None]
-
-    sweep.downward(visit, workers)
-    return out

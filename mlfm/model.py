@@ -19,10 +19,11 @@ from mlfm.estimation import METHODS, STARTS, Evaluation, FitRecord, Problem, Sea
 from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, UniquenessFloorWarning
 from mlfm.hierarchy import Hierarchy
 from mlfm.inference.counts import Unidentified, unidentified
-from mlfm.likelihood import condition, loglike, loglike_by_column, score, solve
-from mlfm.parameters import Layout, Parameters, loadings_array, mean_array, parameter_names, uniqueness_array
+from mlfm.likelihood import condition, loglike, loglike_by_column, score
+from mlfm.linear import solve
+from mlfm.parameters import Layout, Parameters, finite_vector, loadings_array, parameter_names, uniqueness_array
 from mlfm.progress import progress_bar
-from mlfm.ranks import Ranks, factor_columns, ranks_by_level
+from mlfm.ranks import Ranks, factor_columns, ranks_by_level, refuse_more_than_features
 from mlfm.results import MultilevelFactorResults
 from mlfm.rotation import canonical
 from mlfm.standardised import Reals, Standardised
@@ -114,6 +115,7 @@ class MultilevelFactorModel(LikelihoodModel):
             endog = endog.to_pandas()  # Arrow, Polars
         self.hierarchy = match_hierarchy(endog, hierarchy)
         self._ranks = ranks_by_level(ranks, self.hierarchy)
+        refuse_more_than_features(self._ranks, self.hierarchy)
         values, index = checked_values(endog, self.hierarchy.features, missing)
         nobs = len(values)
         for level, rank in zip(self.hierarchy.levels, self._ranks, strict=True):
@@ -199,7 +201,7 @@ class MultilevelFactorModel(LikelihoodModel):
                 raise ValueError('mean: the model has none, as trend="n"')
             return self._layout.pack(None, F, D)
         return self._layout.pack(
-            self._to_user(self._data.mean) if mean is None else mean_array(mean, self.hierarchy), F, D
+            self._to_user(self._data.mean) if mean is None else finite_vector(mean, self.hierarchy, "mean"), F, D
         )
 
     def unpack(self, params: ArrayLike) -> Parameters:
@@ -239,7 +241,8 @@ class MultilevelFactorModel(LikelihoodModel):
             if self.trend == "c":
                 # Sigma^-1 sum_i (y_i - mu)
                 total = Y.sum(axis=1, keepdims=True)
-                dmean = self._to_user(solve(Sweep(self._tree, 1), F, D, total, workers)[:, 0])
+                known = Sweep(self._tree, 1, elimination=sweep.elimination)
+                dmean = self._to_user(solve(known, F, D, total, workers)[:, 0])
         return self._layout.pack(dmean, self._to_user(dF), self._to_user(dD))
 
     def fit(

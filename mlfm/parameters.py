@@ -71,22 +71,22 @@ def parameter_names(features: pd.Index, columns: pd.MultiIndex, means: bool) -> 
     return names + [f"uniqueness[{feature}]" for feature in every]
 
 
-def loadings_array(loadings: Any, hierarchy: Hierarchy, ranks: tuple[int, ...]) -> Floats:
+def loadings_array(loadings: Any, hierarchy: Hierarchy, ranks: tuple[int, ...], name: str = "loadings") -> Floats:
     """Compressed loadings in the hierarchy's feature order, as a new array."""
     wanted = (hierarchy.n_features, sum(ranks))
     if isinstance(loadings, pd.DataFrame):
-        loadings = loadings.iloc[:, _column_order(loadings.columns, hierarchy, ranks)]
-    F = _values(loadings, hierarchy, "loadings")
+        loadings = loadings.iloc[:, _column_order(loadings.columns, hierarchy, ranks, name)]
+    F = _values(loadings, hierarchy, name)
     if F.shape != wanted:
         raise ValueError(
-            f"loadings: shape {wanted} is needed (features, and the sum of the ranks {list(ranks)}), not {F.shape}"
+            f"{name}: shape {wanted} is needed (features, and the sum of the ranks {list(ranks)}), not {F.shape}"
         )
     if not np.isfinite(F).all():
-        raise ValueError(f"loadings: {int((~np.isfinite(F)).sum())} values are missing or infinite")
+        raise ValueError(f"{name}: {int((~np.isfinite(F)).sum())} values are missing or infinite")
     return F
 
 
-def _column_order(columns: pd.Index, hierarchy: Hierarchy, ranks: tuple[int, ...]) -> NDArray[np.intp]:
+def _column_order(columns: pd.Index, hierarchy: Hierarchy, ranks: tuple[int, ...], name: str) -> NDArray[np.intp]:
     """Where each factor's column stands among labelled columns.
 
     They may be labelled (level, factor) in any order, or have names of factors of their own where the levels stand
@@ -100,7 +100,7 @@ def _column_order(columns: pd.Index, hierarchy: Hierarchy, ranks: tuple[int, ...
         if list(columns.get_level_values(0)) == list(wanted.get_level_values(0)):
             return np.arange(len(wanted))
     raise ValueError(
-        f"loadings: the columns of a DataFrame must be (level, factor), here {listing(wanted)}, not {listing(columns)}"
+        f"{name}: the columns of a DataFrame must be (level, factor), here {listing(wanted)}, not {listing(columns)}"
     )
 
 
@@ -113,12 +113,12 @@ def uniqueness_array(uniquenesses: Any, hierarchy: Hierarchy) -> Floats:
     return D
 
 
-def mean_array(mean: Any, hierarchy: Hierarchy) -> Floats:
-    """Means in the hierarchy's feature order, as a new array."""
-    values = _vector(mean, hierarchy, "mean")
+def finite_vector(argument: Any, hierarchy: Hierarchy, name: str) -> Floats:
+    """A number for each feature in the hierarchy's feature order, as a new array."""
+    values = _vector(argument, hierarchy, name)
     bad = ~np.isfinite(values)
     if bad.any():
-        raise ValueError(f"mean: must be finite; not so for {listing(hierarchy.features[bad])}")
+        raise ValueError(f"{name}: must be finite; not so for {listing(hierarchy.features[bad])}")
     return values
 
 

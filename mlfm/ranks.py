@@ -34,8 +34,7 @@ def ranks_by_level(ranks: Ranks, hierarchy: Hierarchy) -> tuple[int, ...]:
     Raises
     ------
     ValueError, TypeError
-        For an unknown level, a sequence of the wrong length, or a rank that is not a whole number, is negative or
-        exceeds the largest group of its level.
+        For an unknown level, a sequence of the wrong length, or a rank that is not a whole number or is negative.
     """
     levels = hierarchy.levels
     if isinstance(ranks, pd.Series):
@@ -57,13 +56,28 @@ def ranks_by_level(ranks: Ranks, hierarchy: Hierarchy) -> tuple[int, ...]:
         )
     else:
         by_level = [_whole(rank, level) for rank, level in zip(ranks, levels, strict=True)]
-    for level, rank, offsets in zip(levels, by_level, hierarchy.offsets, strict=True):
+    return tuple(by_level)
+
+
+def refuse_more_than_features(ranks: Sequence[int], hierarchy: Hierarchy) -> None:
+    """A ValueError where the groups of a level have more factors than the largest of them has features."""
+    for level, rank, offsets in zip(hierarchy.levels, ranks, hierarchy.offsets, strict=True):
         largest = int(np.diff(offsets).max())
         if rank > largest:
             raise ValueError(
                 f"ranks: level {level!r} has rank {rank}, more than the {largest} features of its largest group"
             )
-    return tuple(by_level)
+
+
+def ranks_from_columns(columns: pd.Index, hierarchy: Hierarchy, name: str) -> dict[Any, int]:
+    """Ranks by level from labelled columns (level, factor) that follow the levels."""
+    if not isinstance(columns, pd.MultiIndex) or columns.nlevels != 2:
+        raise ValueError(f"{name}: the columns of a DataFrame must be a MultiIndex (level, factor), or give ranks")
+    levels = columns.get_level_values(0)
+    order = [hierarchy.position(level) for level in levels]
+    if order != sorted(order):
+        raise ValueError(f"{name}: columns must follow the levels from coarse to fine: {listing(hierarchy.levels)}")
+    return {level: int((levels == level).sum()) for level in dict.fromkeys(levels)}
 
 
 def factor_columns(hierarchy: Hierarchy, ranks: Sequence[int]) -> pd.MultiIndex:

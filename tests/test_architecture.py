@@ -18,7 +18,7 @@ ROOMS = [
     ["exceptions", "wording", "arrays", "tiles", "standardised"],
     ["hierarchy", "alignment", "_kernels"],
     ["ranks", "endog", "warm", "sweep"],
-    ["parameters", "likelihood", "rotation"],
+    ["parameters", "likelihood", "linear", "rotation"],
     ["covariance", "estimation"],
     ["inference", "progress"],
     ["report"],

@@ -99,6 +99,78 @@ cdef inline Py_ssize_t leaf_of(const Py_ssize_t *offsets, Py_ssize_t g, Py_ssize
     return g
 
 
+cdef inline double inner_product(Py_ssize_t r, const double *x, const double *y) noexcept nogil:
+    """x'y of a short row; four sums at once, as one alone would wait for each addition."""
+    cdef Py_ssize_t j
+    cdef double s = 0.0, t = 0.0, u = 0.0, v = 0.0
+    for j in range(0, r - 3, 4):
+        s = s + x[j] * y[j]
+        t = t + x[j + 1] * y[j + 1]
+        u = u + x[j + 2] * y[j + 2]
+        v = v + x[j + 3] * y[j + 3]
+    for j in range(r - r % 4, r):
+        s = s + x[j] * y[j]
+    return (s + t) + (u + v)
+
+
+cdef inline void add_products(
+    Block *block, Py_ssize_t a, Py_ssize_t b, const double *F, const double *tile, double *B_shared, double *B_inner,
+) noexcept nogil:
+    """What rows a to b add to B = F'Y; but for the tile of Y, pointers are the block's."""
+    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared, N = block.N
+    cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), i, j, s, e
+    cdef const double *row
+    cdef double *own
+    cdef double y
+    if N == 1:  # as fast as the loadings can be read
+        for i in range(a, b):
+            g = leaf_of(block.offsets, g, i)
+            row, y, own = F + i * r, tile[i - a], B_inner + g * inner
+            for j in range(shared):
+                B_shared[j] += y * row[j]
+            for j in range(inner):
+                own[j] += y * row[shared + j]
+        return
+    if shared > 0:
+        gemm(True, False, shared, N, <blas_int> (b - a), 1.0, F + a * r, r, tile, N, 1.0, B_shared, N)
+    if inner == 0:
+        return
+    s = a
+    while s < b:
+        g = leaf_of(block.offsets, g, s)
+        e = min(b, block.offsets[g + 1])
+        gemm(True, False, inner, N, <blas_int> (e - s), 1.0, F + s * r + shared, r, tile + (s - a) * N, N, 1.0,
+             B_inner + g * inner * N, N)
+        s = e
+
+
+cdef inline void add_factors(
+    Block *block, Py_ssize_t a, Py_ssize_t b, const double *F, double sign, const double *Z_shared,
+    const double *Z_inner, double *tile,
+) noexcept nogil:
+    """tile += sign F Z, rows a to b; but for the tile, pointers are the block's."""
+    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared, N = block.N
+    cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), i, s, e
+    if N == 1:
+        for i in range(a, b):
+            g = leaf_of(block.offsets, g, i)
+            tile[i - a] += sign * (
+                inner_product(shared, F + i * r, Z_shared) + inner_product(inner, F + i * r + shared, Z_inner + g * inner)
+            )
+        return
+    if shared > 0:
+        gemm(False, False, <blas_int> (b - a), N, shared, sign, F + a * r, r, Z_shared, N, 1.0, tile, N)
+    if inner == 0:
+        return
+    s = a
+    while s < b:
+        g = leaf_of(block.offsets, g, s)
+        e = min(b, block.offsets[g + 1])
+        gemm(False, False, <blas_int> (e - s), N, inner, sign, F + s * r + shared, r, Z_inner + g * inner * N, N, 1.0,
+             tile + (s - a) * N, N)
+        s = e
+
+
 cdef inline void add_moments(
     Block *block, Py_ssize_t a, Py_ssize_t b, const double *F, const double *D, const double *tile, Room *room,
     double *C, double *B_shared, double *B_inner,
@@ -106,7 +178,7 @@ cdef inline void add_moments(
     """What rows a to b add to C_g = F_g'D^-1 F_g (lower triangles) and B = F'D^-1 Y; but for the tile of Y, pointers
     are the block's.
     """
-    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared, N = block.N, rows
+    cdef blas_int r = block.r
     cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), i, j, s, e
     cdef double scale, beta
     cdef double *X = room.scaled
@@ -121,24 +193,13 @@ cdef inline void add_moments(
         beta = 0.0 if s == block.offsets[g] else 1.0
         syrk(True, r, <blas_int> (e - s), 1.0, X + (s - a) * r, r, beta, C + g * r * r, r)
         s = e
-    if N == 0:
+    if block.N == 0:
         return
     for i in range(b - a):
         scale = 1.0 / sqrt(D[a + i])
         for j in range(i * r, (i + 1) * r):
             X[j] *= scale
-    if shared > 0:
-        gemm(True, False, shared, N, <blas_int> (b - a), 1.0, X, r, tile, N, 0.0 if a == 0 else 1.0, B_shared, N)
-    if inner == 0:
-        return
-    s, g = a, leaf_of(block.offsets, 0, a)
-    while s < b:
-        g = leaf_of(block.offsets, g, s)
-        e = min(b, block.offsets[g + 1])
-        rows, beta = <blas_int> (e - s), 0.0 if s == block.offsets[g] else 1.0
-        gemm(True, False, inner, N, rows, 1.0, X + (s - a) * r + shared, r, tile + (s - a) * N, N, beta,
-             B_inner + g * inner * N, N)
-        s = e
+    add_products(block, a, b, X - a * r, tile, B_shared, B_inner)
 
 
 cdef inline void square_factors(
@@ -193,20 +254,6 @@ cdef inline void second_moments(
         for j in range(shared):
             W[(shared + i) * r + j] += mixed[i * shared + j]
     syrk(False, inner, block.N, 1.0, Z_inner + g * inner * block.N, block.N, 1.0, W + shared * (r + 1), r)
-
-
-cdef inline double inner_product(Py_ssize_t r, const double *x, const double *y) noexcept nogil:
-    """x'y of a short row; four sums at once, as one alone would wait for each addition."""
-    cdef Py_ssize_t j
-    cdef double s = 0.0, t = 0.0, u = 0.0, v = 0.0
-    for j in range(0, r - 3, 4):
-        s = s + x[j] * y[j]
-        t = t + x[j + 1] * y[j + 1]
-        u = u + x[j + 2] * y[j + 2]
-        v = v + x[j + 3] * y[j + 3]
-    for j in range(r - r % 4, r):
-        s = s + x[j] * y[j]
-    return (s + t) + (u + v)
 
 
 cdef inline void row_products(

@@ -7,8 +7,8 @@ path. Y is stored feature by feature (n x N). Sections and symbols are those of 
 
 from mlfm._kernels._blas cimport blas_int, gemm, mirror_lower, narrow, solve_lower_right
 from mlfm._kernels._tiles cimport (
-    Block, Room, add_moments, block_of, close_room, cross_moments, gradient_rows, leaf_of, matrix, open_room, real,
-    second_moments, square_factors, stack, tile_of,
+    Block, Room, add_factors, add_moments, add_products, block_of, close_room, cross_moments, gradient_rows, leaf_of,
+    matrix, open_room, real, scale_rows, second_moments, square_factors, stack, tile_of,
 )
 
 
@@ -19,8 +19,8 @@ def leaf_moments(
     const Py_ssize_t[::1] offsets,      # IN   k + 1
     Py_ssize_t tile,                    # IN   rows handled at once
     double[:, :, ::1] C,                # OUT  k x r x r, lower triangles
-    double[:, ::1] B_shared,            # OUT  shared x N
-    double[:, :, ::1] B_inner,          # OUT  k x (r - shared) x N
+    double[:, ::1] B_shared,            # INOUT  shared x N, zeros at first
+    double[:, :, ::1] B_inner,          # INOUT  k x (r - shared) x N, zeros at first
 ):
     """C_g = F_g' D_g^-1 F_g of every leaf group g, and F' D^-1 Y: of the first ``shared`` factors, which all groups
     have in common, and of every group's others.
@@ -93,30 +93,59 @@ def gradient(
     close_room(&room)
 
 
-def expand(
+def leaf_products(
+    const double[:, ::1] F,             # IN   n x r
+    const double[::1] weights,          # IN   n
+    const double[:, ::1] Y,             # IN   n x N
+    const Py_ssize_t[::1] offsets,      # IN   k + 1
+    Py_ssize_t tile,                    # IN   rows handled at once
+    double[:, ::1] B_shared,            # INOUT  shared x N, zeros at first
+    double[:, :, ::1] B_inner,          # INOUT  k x (r - shared) x N, zeros at first
+):
+    """F' diag(weights) Y: of the first ``shared`` factors, which all groups have in common, and of every group's others.
+    """
+    cdef Block block = block_of(F, offsets, B_shared.shape[0], Y.shape[1])
+    cdef Room room
+    cdef Py_ssize_t a, b
+    if block.r == 0 or block.N == 0 or block.n == 0:
+        return
+    open_room(&room, &block, tile, True)
+    with nogil:
+        a = 0
+        while a < block.n:
+            b = min(a + tile, block.n)
+            scale_rows(b - a, block.N, &weights[a], &Y[a, 0], room.data)
+            add_products(&block, a, b, matrix(F), room.data, <double *> matrix(B_shared), <double *> stack(B_inner))
+            a = b
+    close_room(&room)
+
+
+def combine(
     const double[:, ::1] F,             # IN   n x r
     const double[:, ::1] Z_shared,      # IN   shared x N, of the factors that all groups have in common
     const double[:, :, ::1] Z_inner,    # IN   k x (r - shared) x N, of every group's others
     const Py_ssize_t[::1] offsets,      # IN   k + 1
-    double alpha,                       # IN
-    double[:, ::1] Y,                   # INOUT  n x N
+    Py_ssize_t tile,                    # IN   rows handled at once
+    const double[:, ::1] Y,             # IN   n x N
+    const double[::1] before,           # IN   n
+    double sign,                        # IN
+    const double[::1] after,            # IN   n
+    double[:, ::1] out,                 # OUT  n x N
 ):
-    """Y_g += alpha F_g Z_g: the factors of every group's path, seen in its features."""
-    cdef blas_int r = narrow(F.shape[1]), N = narrow(Y.shape[1]), shared = narrow(Z_shared.shape[0])
-    cdef blas_int inner = r - shared
-    cdef Py_ssize_t g, a
-    if N == 0:
+    """out_j = after_j (before_j Y_j + sign F_j Z_g): the factors of every group's path, seen in its features."""
+    cdef Block block = block_of(F, offsets, Z_shared.shape[0], Y.shape[1])
+    cdef Py_ssize_t a, b
+    if block.n == 0 or block.N == 0:
         return
     with nogil:
-        if shared > 0:
-            gemm(False, False, <blas_int> F.shape[0], N, shared, alpha, &F[0, 0], r, &Z_shared[0, 0], N,
-                 1.0, &Y[0, 0], N)
-        if inner > 0:
-            for g in range(offsets.shape[0] - 1):
-                a = offsets[g]
-                if offsets[g + 1] > a:
-                    gemm(False, False, <blas_int> (offsets[g + 1] - a), N, inner, alpha, &F[a, shared], r,
-                         &Z_inner[g, 0, 0], N, 1.0, &Y[a, 0], N)
+        a = 0
+        while a < block.n:
+            b = min(a + tile, block.n)
+            scale_rows(b - a, block.N, &before[a], &Y[a, 0], &out[a, 0])
+            if block.r > 0:
+                add_factors(&block, a, b, matrix(F), sign, matrix(Z_shared), stack(Z_inner), &out[a, 0])
+            scale_rows(b - a, block.N, &after[a], &out[a, 0], &out[a, 0])
+            a = b
 
 
 def project(
@@ -159,28 +188,33 @@ def rotate(
                      0.0, &out[a, 0], q)
 
 
-def inverse_factors(
+def divide_by_roots(
     double[:, ::1] X,                   # INOUT  n x r
+    Py_ssize_t first,                   # IN     the level's first column of X
     const Py_ssize_t[::1] offsets,      # IN     k + 1, of the nodes of one level
     const double[:, :, ::1] R,          # IN     k x o x o
-    const double[:, :, ::1] A,          # IN     k x o x c
 ):
-    """One level of the recursive Sherman-Morrison-Woodbury identity: H_o = X_o R^-T, X_a -= H_o A.
-
-    The level's own columns of X are c .. c + o. Called from the finest level to the coarsest on X = D^-1 F it
-    leaves in X the factors H of Sigma^-1 = D^-1 - sum_l H_l H_l'.
-    """
-    cdef blas_int r = narrow(X.shape[1]), o = narrow(R.shape[1]), c = narrow(A.shape[2])
+    """X_o <- X_o R^-T, a level's own columns o."""
+    cdef blas_int r = narrow(X.shape[1]), o = narrow(R.shape[1])
     cdef Py_ssize_t k, a
-    cdef blas_int rows
-    if o == 0:
-        return
     with nogil:
         for k in range(offsets.shape[0] - 1):
             a = offsets[k]
-            rows = <blas_int> (offsets[k + 1] - a)
-            if rows == 0:
-                continue
-            solve_lower_right(True, rows, o, 1.0, &R[k, 0, 0], o, &X[a, c], r)
-            if c > 0:
-                gemm(False, False, rows, c, o, -1.0, &X[a, c], r, &A[k, 0, 0], c, 1.0, &X[a, 0], r)
+            if o > 0 and offsets[k + 1] > a:
+                solve_lower_right(True, <blas_int> (offsets[k + 1] - a), o, 1.0, &R[k, 0, 0], o, &X[a, first], r)
+
+
+def take_from_ancestors(
+    double[:, ::1] X,                   # INOUT  n x r
+    const Py_ssize_t[::1] offsets,      # IN     k + 1, of the nodes of one level
+    const double[:, :, ::1] G,          # IN     k x o x c
+):
+    """X_a -= X_o G, with a level's own columns o = c .. c + o and those of its ancestors a = 0 .. c."""
+    cdef blas_int r = narrow(X.shape[1]), o = narrow(G.shape[1]), c = narrow(G.shape[2])
+    cdef Py_ssize_t k, a
+    with nogil:
+        for k in range(offsets.shape[0] - 1):
+            a = offsets[k]
+            if o > 0 and c > 0 and offsets[k + 1] > a:
+                gemm(False, False, <blas_int> (offsets[k + 1] - a), c, o, -1.0, &X[a, c], r, &G[k, 0, 0], c, 1.0,
+                     &X[a, 0], r)

@@ -108,8 +108,8 @@ def em_pass(
     double[:, ::1] F,                   # OUT  n x r
     double[::1] D,                      # OUT  n
     double[:, :, ::1] C,                # OUT  k x r x r, lower triangles
-    double[:, ::1] B_shared,            # OUT  shared x N
-    double[:, :, ::1] B_inner,          # OUT  k x (r - shared) x N
+    double[:, ::1] B_shared,            # INOUT  shared x N, zeros at first
+    double[:, :, ::1] B_inner,          # INOUT  k x (r - shared) x N, zeros at first
 ):
     """The EM step F_g = V_g W_g^-1, D_j = (||y_j||^2 - F_j V_j') / nobs, and C and B at the new F and D."""
     sweep_tiles(Y, Z_shared, Z_inner, P, squares, nobs, floor, offsets, tile, plain, F, D, C, B_shared, B_inner)
@@ -128,8 +128,8 @@ def px_em_pass(
     double[:, ::1] F,                   # OUT  n x r
     double[::1] D,                      # OUT  n
     double[:, :, ::1] C,                # OUT  k x r x r, lower triangles
-    double[:, ::1] B_shared,            # OUT  shared x N
-    double[:, :, ::1] B_inner,          # OUT  k x (r - shared) x N
+    double[:, ::1] B_shared,            # INOUT  shared x N, zeros at first
+    double[:, :, ::1] B_inner,          # INOUT  k x (r - shared) x N, zeros at first
 ):
     """The parameter-expanded EM step, and C and B at the new F and D.
 

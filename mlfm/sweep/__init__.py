@@ -6,7 +6,7 @@ owns a block's data, loadings and uniquenesses hands moments in and gets posteri
 
 from mlfm.sweep.passes import Elimination, Moments, Posterior, Sweep
 from mlfm.sweep.route import Means, Products, Route
-from mlfm.sweep.tasks import Task, cut
+from mlfm.sweep.tasks import Task, cut, finest_first, task_width
 from mlfm.sweep.threads import Workers, available_cpus
 from mlfm.sweep.totals import Totals
 from mlfm.sweep.tree import Tree
@@ -25,4 +25,6 @@ __all__ = [
     "Workers",
     "available_cpus",
     "cut",
+    "finest_first",
+    "task_width",
 ]

@@ -33,7 +33,7 @@ class Posterior(NamedTuple):
     P: Floats  # leaves x r x r
 
 
-#: Fills the moments of a task.
+#: Fills the moments of a task, zeros at first.
 FillMoments = Callable[[Task, Moments], None]
 #: Takes a task's number, the task, and the posterior of its leaf groups.
 Visitor = Callable[[int, Task, Posterior], None]

@@ -31,7 +31,7 @@ class Means(NamedTuple):
     Z_inner: Floats  # leaves x (r - shared) x columns
 
 
-#: Fills the products of a task.
+#: Fills the products of a task, zeros at first.
 Fill = Callable[[Task, Products], None]
 #: Takes a task and the values of its leaf groups' factors.
 Take = Callable[[Task, Means], None]
@@ -100,7 +100,7 @@ class Route(ABC):
     def _room_for_products(self, task: Task) -> Products:
         shared = self._shared(task)
         inner = self.tree.n_factors - shared
-        return Products(np.empty((shared, self.columns)), np.empty((task.n_leaves, inner, self.columns)))
+        return Products(np.zeros((shared, self.columns)), np.zeros((task.n_leaves, inner, self.columns)))
 
     def _shared(self, task: Task) -> int:
         """Factors of the host's path, which all of a task's leaf groups share."""

@@ -7,6 +7,7 @@ results do not depend on the number of threads either.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from mlfm.sweep.tree import Tree
 
 SMALLEST = 256  # features: below this a task is not worth handing out
 WORTH = 10_000_000  # features x factors x columns that a task should have: a millisecond or so
+READING = 8  # multiplications that a loading could enter while the next one is read
 MOST = 64  # tasks aimed at, whatever the number of features
 
 
@@ -56,9 +58,32 @@ def _run_of_children(tree: Tree, host: tuple[int, int], first: int, last: int) -
     return Task(host, slice(int(start), int(stop)), tuple(nodes), tuple(parents), leaves)
 
 
+def finest_first(tree: Tree, task: Task) -> Iterator[tuple[int, slice, NDArray[np.intp]]]:
+    """The nodes that a task's features are in, level by level: level, nodes, and their boundaries in the task."""
+    start = task.features.start
+    level, node = task.host
+    for depth in reversed(range(len(task.nodes))):
+        nodes = task.nodes[depth]
+        yield level + 1 + depth, nodes, tree.offsets[level + 1 + depth][nodes.start : nodes.stop + 1] - start
+    whole = np.array([0, task.features.stop - start], dtype=np.intp)
+    while True:
+        yield level, slice(node, node + 1), whole
+        if level == 0:
+            return
+        level, node = level - 1, int(tree.parents[level][node])
+
+
 def task_width(tree: Tree, columns: int) -> int:
-    """Features that a task should have, for data of so many columns."""
-    return max(SMALLEST, -(-tree.n_features // MOST), WORTH // max(tree.n_factors * columns, 1))
+    """Features that a task should have, for data of so many columns.
+
+    Without many columns the work is that of the moments of the loadings, or of reading them.
+    """
+    return max(SMALLEST, -(-tree.n_features // MOST), WORTH // _work(tree.n_factors, columns))
+
+
+def _work(factors: int, columns: int) -> int:
+    """Multiplications a feature, or what takes as long."""
+    return max(factors * max(columns, factors if columns == 0 else READING), 1)
 
 
 def cut(tree: Tree, width: int) -> list[Task]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -44,6 +45,7 @@ class _BlasCap:
     """
 
     def __init__(self) -> None:
+        self._looked_at = -1
         self._forget()
 
     def _forget(self) -> None:
@@ -57,12 +59,20 @@ class _BlasCap:
             self._limits.restore_original_limits()
         self._forget()
 
+    def _known_libraries(self) -> ThreadpoolController:
+        """The libraries in the process, looked up again after imports: one may have come with them.
+
+        Looking takes two milliseconds, many times what a small system takes to solve.
+        """
+        if self._looked_at != len(sys.modules):
+            self._libraries, self._looked_at = ThreadpoolController(), len(sys.modules)
+        return self._libraries
+
     def __enter__(self) -> None:
         with self._lock:
             if self._holders == 0:
-                # The libraries are looked up anew each time: one may have been loaded since. It takes a millisecond.
                 _let_any_thread_set_limits()
-                self._limits = ThreadpoolController().limit(limits=1, user_api="blas")
+                self._limits = self._known_libraries().limit(limits=1, user_api="blas")
                 _let_any_thread_set_limits()
             self._holders += 1
 
@@ -108,8 +118,6 @@ class Workers:
 
     def __enter__(self) -> Workers:
         _blas_cap.__enter__()
-        if self.n_threads > 1:
-            self._pool = ThreadPoolExecutor(self.n_threads, "mlfm", _cap_this_thread)
         return self
 
     def __exit__(
@@ -124,10 +132,12 @@ class Workers:
 
     def run(self, function: Callable[[int], None], count: int) -> None:
         """``function(0), .., function(count - 1)``, in any order; the first failure in task order is raised."""
-        if self._pool is None or count == 1:
+        if self.n_threads == 1 or count == 1:
             for i in range(count):
                 function(i)
             return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.n_threads, "mlfm", _cap_this_thread)
         futures: list[Future[None]] = [self._pool.submit(function, i) for i in range(count)]
         try:
             for future in futures:

@@ -1,0 +1,203 @@
+"""What every operator here has in common: labels in and out, SciPy's interface, and that it never changes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse.linalg import LinearOperator
+
+from mlfm.alignment import positions
+from mlfm.arrays import floating_array
+from mlfm.hierarchy import Hierarchy
+
+Floats = NDArray[np.float64]
+
+
+class Axis:
+    """The rows or the columns of an operator: their labels, and the order in which arrays are worked on.
+
+    Parameters
+    ----------
+    labels : Index
+        In the user's order.
+    order : int array, optional
+        ``labels[order]`` is the working order; by default the user's.
+    """
+
+    def __init__(self, labels: pd.Index, order: NDArray[np.intp] | None = None) -> None:
+        self.labels = labels
+        same = order is None or bool((order == np.arange(len(labels))).all())
+        self.order = None if same else order
+
+    @classmethod
+    def of(cls, hierarchy: Hierarchy) -> Axis:
+        """Features, worked on in group order."""
+        return cls(hierarchy.features, hierarchy.permutation)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def place(self) -> NDArray[np.intp]:
+        """Where each label stands in the working order."""
+        place = np.arange(len(self.labels))
+        if self.order is not None:
+            place[self.order] = np.arange(len(self.labels))
+        return place
+
+    def inwards(self, array: Floats) -> Floats:
+        """From the user's order of rows to the working order."""
+        return array if self.order is None else array[self.order]
+
+    def outwards(self, array: Floats) -> Floats:
+        """From the working order of rows to the user's, as an array that is nobody else's."""
+        return array.copy() if self.order is None else array[self.place]
+
+    def take(self, x: Any, name: str) -> tuple[Floats, Callable[[Floats, Axis], Any]]:
+        """An argument with these rows as an n x k array in working order, and the way to hand back what is made of it.
+
+        What has the same rows as the argument comes back in the argument's order, anything else in the user's.
+        """
+        labelled = isinstance(x, (pd.Series, pd.DataFrame))
+        where = positions(x.index, self.labels, name) if labelled else None
+        values = np.asarray(floating_array(x, name), dtype=np.float64)
+        n = len(self)
+        if values.ndim not in (1, 2) or values.shape[0] != n:
+            raise ValueError(f"{name}: shape ({n},) or ({n}, k) is needed, not {values.shape}")
+        refuse_gaps(values, name)
+        flat = values.ndim == 1
+        if where is not None:
+            values = values[where]
+        array = np.ascontiguousarray(self.inwards(values[:, None] if flat else values))
+
+        def hand_back(out: Floats, axis: Axis) -> Any:
+            result = axis.outwards(out)
+            result = result[:, 0] if flat else result
+            if not labelled:
+                return result
+            index = axis.labels
+            if axis is self and where is not None:
+                placed = np.empty_like(result)
+                placed[where] = result
+                result, index = placed, x.index
+            if isinstance(x, pd.Series):
+                return pd.Series(result, index=index, name=x.name)
+            return pd.DataFrame(result, index=index, columns=x.columns)
+
+        return array, hand_back
+
+
+def refuse_gaps(values: Floats, name: str) -> None:
+    """A ValueError where values are missing or infinite."""
+    # A sum is one pass without an array of its own; it may overflow, so that only a finite one decides.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum()):
+            return
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise ValueError(f"{name}: {bad} values are missing or infinite")
+
+
+class FrozenOperator(LinearOperator):
+    """A LinearOperator with labelled rows and columns that cannot be changed.
+
+    Vectors and matrices, also as Series and DataFrames, which are aligned by label; a vector gives a vector.
+    """
+
+    def __init__(self, rows: Axis, columns: Axis) -> None:
+        super().__init__(np.dtype(np.float64), (len(rows), len(columns)))
+        self._rows, self._columns = rows, columns
+
+    @abstractmethod
+    def _times(self, X: Floats) -> Floats:
+        """The product with an n x k array, everything in working order."""
+
+    @abstractmethod
+    def _transposed_times(self, X: Floats) -> Floats:
+        """The product of the transpose with an n x k array, everything in working order."""
+
+    def _freeze(self) -> None:
+        self.__dict__["_frozen"] = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_frozen" in self.__dict__:
+            raise AttributeError(f"a {type(self).__name__} cannot be changed; make a new one")
+        super().__setattr__(name, value)
+
+    def dot(self, x: Any) -> Any:
+        """The product with a vector or a matrix; with another operator, an operator; with a number, a multiple.
+
+        Parameters
+        ----------
+        x : array, Series, DataFrame, LinearOperator or number
+            A vector of length n or a matrix n x k. Series and DataFrames are aligned by label, and the result is
+            labelled.
+        """
+        if isinstance(x, LinearOperator) or np.isscalar(x):
+            return super().dot(x)
+        return self._labelled_times(x)
+
+    def matvec(self, x: Any) -> Any:
+        """The product with a vector (n or n x 1), labelled if the vector is."""
+        if np.ndim(x) != 1 and np.shape(x)[1:] != (1,):
+            raise ValueError(f"x: a vector is needed, not an array of shape {np.shape(x)}; use @ for matrices")
+        return self._labelled_times(x)
+
+    def matmat(self, X: Any) -> Any:
+        """The product with a matrix n x k, labelled if the matrix is."""
+        if np.ndim(X) != 2:
+            raise ValueError(f"X: a matrix is needed, not an array of shape {np.shape(X)}; use @ for vectors")
+        return self._labelled_times(X)
+
+    def rmatvec(self, x: Any) -> Any:
+        """The product of the transpose with a vector."""
+        return self.T.matvec(x)
+
+    def rmatmat(self, X: Any) -> Any:
+        """The product of the transpose with a matrix."""
+        return self.T.matmat(X)
+
+    def _labelled_times(self, x: Any) -> Any:
+        array, hand_back = self._columns.take(x, "x")
+        return hand_back(self._times(array), self._rows)
+
+    def _matmat(self, X: Any) -> Any:  # SciPy asks for it; everything comes in by the methods above
+        return self._labelled_times(X)
+
+    def _rdot(self, x: Any) -> Any:
+        if isinstance(x, LinearOperator) or np.isscalar(x):
+            return super()._rdot(x)
+        array = np.asarray(x)
+        if array.ndim not in (1, 2):
+            raise ValueError(f"x: a vector or a matrix is needed, not {array.ndim} dimensions")
+        return self.T.dot(array.T).T
+
+    def _transpose(self) -> LinearOperator:
+        return Transposed(self)
+
+    def _adjoint(self) -> LinearOperator:
+        return self.T
+
+
+class Transposed(FrozenOperator):
+    """The transpose of an operator."""
+
+    def __init__(self, operator: FrozenOperator) -> None:
+        super().__init__(operator._columns, operator._rows)
+        self._operator = operator
+        self._freeze()
+
+    def _times(self, X: Floats) -> Floats:
+        return self._operator._transposed_times(X)
+
+    def _transposed_times(self, X: Floats) -> Floats:
+        return self._operator._times(X)
+
+    def _transpose(self) -> LinearOperator:
+        return self._operator
