@@ -11,21 +11,27 @@ import pandas as pd
 from mlfm.hierarchy import Hierarchy
 
 
-def dense_covariance(hierarchy: Hierarchy, ranks, loadings, uniquenesses):
-    sigma = np.diag(np.asarray(uniquenesses, dtype=float))
+def dense_low_rank(hierarchy: Hierarchy, ranks, left, right):
+    """Element by element: the rows of both features multiplied at every level where they share a group."""
+    left, right = np.asarray(left), np.asarray(right)
+    dense = np.zeros((hierarchy.n_features, hierarchy.n_features))
     labels = hierarchy.to_frame()
     paths = [("all",)] * hierarchy.n_features
     first = 0
     for depth, rank in enumerate(ranks):
         if depth:
             paths = [(*path, label) for path, label in zip(paths, labels.iloc[:, depth - 1], strict=True)]
-        own = np.asarray(loadings)[:, first : first + rank]
+        own = slice(first, first + rank)
         first += rank
         for i in range(hierarchy.n_features):
             for j in range(hierarchy.n_features):
                 if paths[i] == paths[j]:
-                    sigma[i, j] += own[i] @ own[j]
-    return sigma
+                    dense[i, j] += left[i, own] @ right[j, own]
+    return dense
+
+
+def dense_covariance(hierarchy: Hierarchy, ranks, loadings, uniquenesses):
+    return dense_low_rank(hierarchy, ranks, loadings, loadings) + np.diag(np.asarray(uniquenesses, dtype=float))
 
 
 def dense_loglikeobs(Y, mean, sigma):

@@ -145,7 +145,7 @@ class ExpandedCholesky:
         """Rows of E of the r factors of every feature's path, finest level first; features in the user's order."""
         tree = self._covariance._terms.tree
         last = tree.leaf_level
-        own = self._first[last] + np.arange(tree.n_nodes(last) * tree.ranks[last]).reshape(-1, tree.ranks[last])
+        own = self._first[last] + np.arange(tree.n_nodes(last) * tree.ranks[last]).reshape(tree.n_nodes(last), -1)
         of_leaves = np.concatenate([own, self._ancestors(last)], axis=1)
         return np.repeat(of_leaves, np.diff(tree.leaves), axis=0)[self._covariance._rows.place]
 

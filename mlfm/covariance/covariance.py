@@ -31,10 +31,9 @@ from mlfm.wording import listing
 
 EPS = float(np.finfo(float).eps)
 
-REFINE_FROM = (
-    1e6  # what the elimination may lose, or b'D^-1 b be larger than b'Sigma^-1 b, before a solution is refined
-)
-STEPS = 2  # of refinement, where none are asked for
+#: A solution is refined where the elimination may lose this factor, or b'D^-1 b is so many times b'Sigma^-1 b.
+REFINE_FROM = 100.0
+STEPS = 8  # of refinement at most, where no number is asked for; one or two nearly always do
 ACCURATE = 4 * EPS  # backward error at which refinement ends
 POOR = 1e-10  # backward error from which a solution gets a warning
 FEWEST_DIGITS = 1e-8  # relative error from which anything else does
@@ -141,7 +140,8 @@ class MultilevelCovariance(MultilevelLowRank):
             A vector of length n or a matrix n x k. Series and DataFrames are aligned by feature name and come back
             as what they are.
         refine : int, optional
-            Steps of refinement at most; by default 2 where digits were lost and none elsewhere, 0 for none at all.
+            Steps of refinement at most, fewer where they gain nothing; by default none where no digits were lost and up
+            to 8 elsewhere; 0 for none at all.
         return_residual : bool
             Also return the relative residual ||b - Sigma x|| / ||b||.
 

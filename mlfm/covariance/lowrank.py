@@ -183,8 +183,8 @@ class MultilevelLowRank(FrozenOperator):
             return self._scaled_by(_number(x))
         return self._labelled_times(x)
 
-    def _rdot(self, x: Any) -> Any:
-        return self._scaled_by(_number(x)) if np.isscalar(x) else super()._rdot(x)
+    def __rmul__(self, x: Any) -> Any:
+        return self._scaled_by(_number(x)) if np.isscalar(x) else self._rdot(x)
 
     def _scaled_by(self, factor: float) -> MultilevelLowRank:
         terms = self._terms
