@@ -6,10 +6,19 @@ Arrays are in group order; F holds compressed loadings. A :class:`~mlfm.sweep.To
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import combine, divide_by_roots, leaf_moments, leaf_products, take_from_ancestors
+from mlfm._kernels.blocks import (
+    combine,
+    divide_by_roots,
+    leaf_moments,
+    leaf_products,
+    multiply_paths,
+    take_from_ancestors,
+)
 from mlfm.sweep import (
     Elimination,
     Means,
@@ -24,6 +33,7 @@ from mlfm.sweep import (
     finest_first,
     task_width,
 )
+from mlfm.tiles import tile_rows
 
 Floats = NDArray[np.float64]
 
@@ -85,22 +95,108 @@ def solve(sweep: Sweep, F: Floats, D: Floats, Y: Floats, workers: Workers) -> Fl
     return scatter(sweep, F, Y, np.ones_like(D), -1.0, precisions, workers)
 
 
-def divide_by_paths(tree: Tree, known: Elimination, X: Floats, workers: Workers) -> Floats:
-    """X_g U_g^-1 for every leaf group, U_g with R' of its path's nodes on the diagonal and A below.
+def divide_by_paths(tree: Tree, known: Elimination, weights: Floats, F: Floats, workers: Workers) -> Floats:
+    """diag(weights) F_g U_g^-1 for every leaf group, U_g with R' of its path's nodes on the diagonal and A below.
 
-    With X = D^-1 F these are the factors H of Sigma^-1 = D^-1 - H H' (the recursive Sherman-Morrison-Woodbury identity
+    With weights D^-1 these are the factors H of Sigma^-1 = D^-1 - H H' (the recursive Sherman-Morrison-Woodbury identity
     of PHB, section 4). The factors' covariance given the data is P_g = U_g^-1 U_g^-T.
     """
+    roots = [_inverted(R) for R in known.R]
+    shares = [root.swapaxes(1, 2) @ A for root, A in zip(roots, known.A, strict=True)]
 
-    quotient = np.empty_like(X)
+    def below(level: int, node: int, above: Floats) -> Floats:
+        """U^-1 of a node's path: R^-T on the diagonal, -R^-T A times that of its parent to the left of it."""
+        c, o = tree.columns[level], tree.ranks[level]
+        inverse = np.zeros((c + o, c + o))
+        inverse[:c, :c] = above
+        inverse[c:, :c] = -shares[level][node] @ above
+        inverse[c:, c:] = roots[level][node].T
+        return inverse
 
-    def divide(i: int) -> None:
+    def one_level(level: int, nodes: slice, offsets: NDArray[np.intp], X: Floats) -> None:
+        divide_by_roots(X, tree.columns[level], offsets, known.R[level][nodes])
+        take_from_ancestors(X, offsets, known.A[level][nodes])
+
+    return _path_by_path(tree, weights, F, one_level, below, workers)
+
+
+def whitened(tree: Tree, known: Elimination, weights: Floats, F: Floats, workers: Workers) -> Floats:
+    """diag(weights) F with the factors of the finer levels divided out of each level's columns; weights D^(-1/2).
+
+    From the finest level on V_o stands in the level's own columns, and X_a -= V_o (I + R')^-1 A for its ancestors'.
+    """
+    shares: list[Floats] = [
+        np.linalg.solve(np.eye(R.shape[1]) + R.swapaxes(1, 2), A) for R, A in zip(known.R, known.A, strict=True)
+    ]
+
+    def below(level: int, node: int, above: Floats) -> Floats:
+        c, o = tree.columns[level], tree.ranks[level]
+        product = np.eye(c + o)
+        product[:c, :c] = above
+        product[c:, :c] = -shares[level][node] @ above
+        return product
+
+    def one_level(level: int, nodes: slice, offsets: NDArray[np.intp], X: Floats) -> None:
+        take_from_ancestors(X, offsets, shares[level][nodes])
+
+    return _path_by_path(tree, weights, F, one_level, below, workers)
+
+
+def _path_by_path(
+    tree: Tree,
+    weights: Floats,
+    F: Floats,
+    one_level: Callable[[int, slice, NDArray[np.intp], Floats], None],
+    below: Callable[[int, int, Floats], Floats],
+    workers: Workers,
+) -> Floats:
+    """diag(weights) F, right of it what ``one_level`` does from the finest level to the coarsest.
+
+    Inside a task level by level; the path of its host, which all of it shares, in one product with what ``below``
+    makes of it from the top down.
+    """
+    tasks, out = cut(tree, task_width(tree, 0)), np.empty_like(F)
+    paths: dict[tuple[int, int], Floats] = {}
+
+    def path(level: int, node: int) -> Floats:
+        if (level, node) not in paths:
+            above = path(level - 1, int(tree.parents[level][node])) if level else np.empty((0, 0))
+            paths[level, node] = below(level, node, above)
+        return paths[level, node]
+
+    hosts = [path(*task.host) for task in tasks]
+    tile = tile_rows(0, tree.n_factors)
+
+    def work(i: int) -> None:
         own = tasks[i].features
-        quotient[own] = X[own]
+        np.multiply(weights[own, None], F[own], out=out[own])
         for level, nodes, offsets in finest_first(tree, tasks[i]):
-            divide_by_roots(quotient[own], tree.columns[level], offsets, known.R[level][nodes])
-            take_from_ancestors(quotient[own], offsets, known.A[level][nodes])
+            one_level(level, nodes, offsets, out[own])
+        multiply_paths(out[own], hosts[i], _split(tree, tasks[i].host[0]), tile)
 
-    tasks = cut(tree, task_width(tree, 0))
-    workers.run(divide, len(tasks))
-    return quotient
+    workers.run(work, len(tasks))
+    return out
+
+
+def _split(tree: Tree, level: int) -> int:
+    """Where to part the columns of a path, so that the fewest products with zeros are made."""
+    m = tree.columns[level + 1]
+    return min(tree.columns[: level + 2], key=lambda c: m * c + (m - c) ** 2)
+
+
+def _inverted(R: Floats) -> Floats:
+    """Inverses of lower triangular matrices."""
+    inverse: Floats = np.linalg.inv(R)
+    return np.tril(inverse)
+
+
+def column_products(route: Route, X: Floats, Y: Floats, workers: Workers) -> Floats:
+    """x'y of corresponding columns, summed in the order of the tasks."""
+    parts = np.empty((len(route.tasks), X.shape[1]))
+
+    def multiply(i: int) -> None:
+        own = route.tasks[i].features
+        np.einsum("jn,jn->n", X[own], Y[own], out=parts[i])
+
+    workers.run(multiply, len(parts))
+    return parts.sum(axis=0)

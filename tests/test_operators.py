@@ -299,7 +299,7 @@ def test_neither_the_cut_nor_the_threads_matter(case, vectors, name, monkeypatch
         case = ZOO["balanced"]
         vectors = np.random.default_rng(3).standard_normal((case.hierarchy.n_features, 3))
     whole = np.asarray(VERBS[name](covariance(case)[0], vectors))
-    for module in ("mlfm.sweep.route", "mlfm.linear", "mlfm.covariance.root"):
+    for module in ("mlfm.sweep.route", "mlfm.linear"):
         monkeypatch.setattr(f"{module}.task_width", lambda tree, columns: 2)
     pieces = []
     for threads in (1, 3):

@@ -3,7 +3,7 @@
 # A row-major matrix is the transpose of the column-major matrix in the same memory, so every wrapper below swaps
 # sides, triangles or operands. When an integer width or a signature changes, this file changes and no other.
 
-from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dsyrk, dtrmm, dtrsm
+from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dgemv, dsyrk, dtrmm, dtrsm
 from scipy.linalg.cython_lapack cimport dgesv, dpotrf, dpotri, dsyev, dtrtri
 
 ctypedef int blas_int
@@ -40,6 +40,18 @@ cdef inline void gemm(
         return
     lda, ldb, ldc = at_least_one(lda), at_least_one(ldb), at_least_one(ldc)
     dgemm(&tb, &ta, &n, &m, &k, &alpha, <double *> b, &ldb, <double *> a, &lda, &beta, c, &ldc)
+
+
+cdef inline void gemv(
+    bint trans, blas_int m, blas_int n, double alpha, const double *a, blas_int lda, const double *x, double *y,
+) noexcept nogil:
+    """y += alpha op(A) x;  A m x n."""
+    cdef char t = b'N' if trans else b'T'
+    cdef double one = 1.0
+    cdef blas_int step = 1
+    if m == 0 or n == 0:
+        return
+    dgemv(&t, &n, &m, &alpha, <double *> a, &lda, <double *> x, &step, &one, y, &step)
 
 
 cdef inline void times_few(

@@ -6,7 +6,7 @@
 
 from libc.stdlib cimport free, malloc
 
-from mlfm._kernels._blas cimport blas_int, gemm, narrow, sqrt, syrk
+from mlfm._kernels._blas cimport SMALL, blas_int, gemm, gemv, narrow, sqrt, syrk
 
 ctypedef fused real:
     float
@@ -117,31 +117,33 @@ cdef inline void add_products(
     Block *block, Py_ssize_t a, Py_ssize_t b, const double *F, const double *tile, double *B_shared, double *B_inner,
 ) noexcept nogil:
     """What rows a to b add to B = F'Y; but for the tile of Y, pointers are the block's."""
-    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared, N = block.N
-    cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), i, j, s, e
-    cdef const double *row
-    cdef double *own
-    cdef double y
-    if N == 1:  # as fast as the loadings can be read
-        for i in range(a, b):
-            g = leaf_of(block.offsets, g, i)
-            row, y, own = F + i * r, tile[i - a], B_inner + g * inner
-            for j in range(shared):
-                B_shared[j] += y * row[j]
-            for j in range(inner):
-                own[j] += y * row[shared + j]
-        return
-    if shared > 0:
-        gemm(True, False, shared, N, <blas_int> (b - a), 1.0, F + a * r, r, tile, N, 1.0, B_shared, N)
+    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared
+    cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), s, e
+    add_product(<blas_int> (b - a), shared, block.N, F + a * r, r, tile, B_shared)
     if inner == 0:
         return
     s = a
     while s < b:
         g = leaf_of(block.offsets, g, s)
         e = min(b, block.offsets[g + 1])
-        gemm(True, False, inner, N, <blas_int> (e - s), 1.0, F + s * r + shared, r, tile + (s - a) * N, N, 1.0,
-             B_inner + g * inner * N, N)
+        add_product(<blas_int> (e - s), inner, block.N, F + s * r + shared, r, tile + (s - a) * block.N,
+                    B_inner + g * inner * block.N)
         s = e
+
+
+cdef inline void add_product(
+    blas_int rows, blas_int columns, blas_int N, const double *F, blas_int r, const double *Y, double *B,
+) noexcept nogil:
+    """B += F'Y, F rows x columns of r, Y rows x N."""
+    cdef Py_ssize_t i, j
+    if N > 1:
+        gemm(True, False, columns, N, rows, 1.0, F, r, Y, N, 1.0, B, N)
+    elif rows > SMALL:
+        gemv(True, rows, columns, 1.0, F, r, Y, B)
+    else:
+        for i in range(rows):
+            for j in range(columns):
+                B[j] += Y[i] * F[i * r + j]
 
 
 cdef inline void add_factors(
@@ -149,26 +151,32 @@ cdef inline void add_factors(
     const double *Z_inner, double *tile,
 ) noexcept nogil:
     """tile += sign F Z, rows a to b; but for the tile, pointers are the block's."""
-    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared, N = block.N
-    cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), i, s, e
-    if N == 1:
-        for i in range(a, b):
-            g = leaf_of(block.offsets, g, i)
-            tile[i - a] += sign * (
-                inner_product(shared, F + i * r, Z_shared) + inner_product(inner, F + i * r + shared, Z_inner + g * inner)
-            )
-        return
-    if shared > 0:
-        gemm(False, False, <blas_int> (b - a), N, shared, sign, F + a * r, r, Z_shared, N, 1.0, tile, N)
+    cdef blas_int r = block.r, shared = block.shared, inner = block.r - block.shared
+    cdef Py_ssize_t g = leaf_of(block.offsets, 0, a), s, e
+    add_factor(<blas_int> (b - a), shared, block.N, F + a * r, r, sign, Z_shared, tile)
     if inner == 0:
         return
     s = a
     while s < b:
         g = leaf_of(block.offsets, g, s)
         e = min(b, block.offsets[g + 1])
-        gemm(False, False, <blas_int> (e - s), N, inner, sign, F + s * r + shared, r, Z_inner + g * inner * N, N, 1.0,
-             tile + (s - a) * N, N)
+        add_factor(<blas_int> (e - s), inner, block.N, F + s * r + shared, r, sign, Z_inner + g * inner * block.N,
+                   tile + (s - a) * block.N)
         s = e
+
+
+cdef inline void add_factor(
+    blas_int rows, blas_int columns, blas_int N, const double *F, blas_int r, double sign, const double *Z, double *Y,
+) noexcept nogil:
+    """Y += sign F Z, F rows x columns of r, Z columns x N."""
+    cdef Py_ssize_t i
+    if N > 1:
+        gemm(False, False, rows, N, columns, sign, F, r, Z, N, 1.0, Y, N)
+    elif rows > SMALL:
+        gemv(False, rows, columns, sign, F, r, Z, Y)
+    else:
+        for i in range(rows):
+            Y[i] += sign * inner_product(columns, F + i * r, Z)
 
 
 cdef inline void add_moments(

@@ -5,7 +5,10 @@ from its first feature. The compressed loadings F hold, in row j, the loadings o
 path. Y is stored feature by feature (n x N). Sections and symbols are those of the documentation page "the model".
 """
 
-from mlfm._kernels._blas cimport blas_int, gemm, mirror_lower, narrow, solve_lower_right
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from mlfm._kernels._blas cimport blas_int, gemm, invert_lower, mirror_lower, narrow, solve_lower_right
 from mlfm._kernels._tiles cimport (
     Block, Room, add_factors, add_moments, add_products, block_of, close_room, cross_moments, gradient_rows, leaf_of,
     matrix, open_room, real, scale_rows, second_moments, square_factors, stack, tile_of,
@@ -194,14 +197,68 @@ def divide_by_roots(
     const Py_ssize_t[::1] offsets,      # IN     k + 1, of the nodes of one level
     const double[:, :, ::1] R,          # IN     k x o x o
 ):
-    """X_o <- X_o R^-T, a level's own columns o."""
-    cdef blas_int r = narrow(X.shape[1]), o = narrow(R.shape[1])
-    cdef Py_ssize_t k, a
+    """X_o <- X_o R^-T, a level's own columns o.
+
+    Many rows are multiplied with the inverse, which is a matrix product; solving with R is several times slower.
+    """
+    cdef blas_int r = narrow(X.shape[1]), o = narrow(R.shape[1]), rows
+    cdef Py_ssize_t k, a, i, most = 0
+    cdef double *inverse
+    cdef double *product
+    if o == 0:
+        return
+    for k in range(offsets.shape[0] - 1):
+        most = max(most, offsets[k + 1] - offsets[k])
+    inverse = <double *> malloc(<size_t> (o * o) * sizeof(double))
+    product = <double *> malloc((<size_t> most * o + 1) * sizeof(double))
+    try:
+        if inverse == NULL or product == NULL:
+            raise MemoryError
+        with nogil:
+            for k in range(offsets.shape[0] - 1):
+                a = offsets[k]
+                rows = <blas_int> (offsets[k + 1] - a)
+                if rows <= o:
+                    solve_lower_right(True, rows, o, 1.0, &R[k, 0, 0], o, &X[a, first], r)
+                    continue
+                memcpy(inverse, &R[k, 0, 0], <size_t> (o * o) * sizeof(double))
+                invert_lower(o, inverse, o)
+                gemm(False, True, rows, o, o, 1.0, &X[a, first], r, inverse, o, 0.0, product, o)
+                for i in range(rows):
+                    memcpy(&X[a + i, first], product + i * o, <size_t> o * sizeof(double))
+    finally:
+        free(inverse)
+        free(product)
+
+
+def multiply_paths(
+    double[:, ::1] X,                   # INOUT  n x r
+    const double[:, ::1] T,             # IN     m x m
+    Py_ssize_t split,                   # IN     T is 0 in its first ``split`` rows right of its first ``split`` columns
+    Py_ssize_t tile,                    # IN     rows handled at once
+):
+    """The first m columns of X <- themselves times T."""
+    cdef blas_int r = narrow(X.shape[1]), m = narrow(T.shape[0]), c = narrow(split), rows
+    cdef Py_ssize_t a, i
+    cdef double *old
+    if m == 0 or X.shape[0] == 0:
+        return
+    tile = min(tile, X.shape[0])
+    old = <double *> malloc(<size_t> (tile * m) * sizeof(double))
+    if old == NULL:
+        raise MemoryError
     with nogil:
-        for k in range(offsets.shape[0] - 1):
-            a = offsets[k]
-            if o > 0 and offsets[k + 1] > a:
-                solve_lower_right(True, <blas_int> (offsets[k + 1] - a), o, 1.0, &R[k, 0, 0], o, &X[a, first], r)
+        a = 0
+        while a < X.shape[0]:
+            rows = <blas_int> min(tile, X.shape[0] - a)
+            for i in range(rows):
+                memcpy(old + i * m, &X[a + i, 0], <size_t> m * sizeof(double))
+            if c > 0:
+                gemm(False, False, rows, c, m, 1.0, old, m, &T[0, 0], m, 0.0, &X[a, 0], r)
+            if c < m:
+                gemm(False, False, rows, m - c, m - c, 1.0, old + c, m, &T[c, c], m, 0.0, &X[a, c], r)
+            a += rows
+    free(old)
 
 
 def take_from_ancestors(

@@ -61,7 +61,7 @@ class Conditional:
         with Workers() as workers:
             known, _ = eliminate(terms.tree, terms.left * seen[:, None], terms.diag, workers)
             # Given the observed features a path's factors are U^-1 times independent ones.
-            left = divide_by_paths(terms.tree, known, terms.left, workers)
+            left = divide_by_paths(terms.tree, known, np.ones_like(seen), terms.left, workers)
         rows = axis.place[rest]
         self.mean_map = ConditionalMean(whole, known, observed, rest)
         self.covariance = whole._with_features(rest, left[rows], terms.diag[rows])

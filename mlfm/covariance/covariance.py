@@ -23,7 +23,7 @@ from mlfm.covariance.terms import Terms, column_slices
 from mlfm.exceptions import ConditionWarning
 from mlfm.hierarchy import Hierarchy
 from mlfm.likelihood import LOG_2PI
-from mlfm.linear import divide_by_paths, eliminate, scatter, solve
+from mlfm.linear import column_products, divide_by_paths, eliminate, scatter, solve
 from mlfm.parameters import loadings_array, uniqueness_array
 from mlfm.ranks import Ranks
 from mlfm.sweep import Elimination, Sweep, Totals, Workers
@@ -180,7 +180,7 @@ class MultilevelCovariance(MultilevelLowRank):
         sweep = Sweep(self._terms.tree, B.shape[1], elimination=self._known)
         X = solve(sweep, F, D, B, workers)
         if refine is None:
-            steps = STEPS if self._digits_at_risk(B, X, sweep.explained_by_column()) else 0
+            steps = STEPS if self._digits_at_risk(B, X, sweep, workers) else 0
         else:
             steps = refine
         if not (steps or checked):
@@ -201,10 +201,12 @@ class MultilevelCovariance(MultilevelLowRank):
                 self._warn(f"the solution has a backward error of {worst:.1g}", np.sqrt(self._whole_diagonal()))
         return X, residual
 
-    def _digits_at_risk(self, B: Floats, X: Floats, explained: Floats) -> bool:
+    def _digits_at_risk(self, B: Floats, X: Floats, sweep: Sweep, workers: Workers) -> bool:
         """Whether the elimination, or the difference of b and what the factors explain of it, lost digits."""
-        left = np.einsum("jn,jn->n", B, X)
-        return self._inflation > REFINE_FROM or bool((left * REFINE_FROM < explained).any())
+        if self._inflation > REFINE_FROM:
+            return True
+        left = column_products(sweep, B, X, workers)  # b'Sigma^-1 b = b'D^-1 b less what the factors explain
+        return bool((left * REFINE_FROM < left + sweep.explained_by_column()).any())
 
     def _sizes(self, residual: Floats) -> Floats:
         """Norms on the scale of correlations, column by column."""
@@ -281,8 +283,9 @@ class MultilevelCovariance(MultilevelLowRank):
         array([0.701 , 0.3918, 0.2371])
         """
         precisions = 1 / self._terms.diag
+        known = self._known_well()
         with Workers() as workers:
-            H = divide_by_paths(self._terms.tree, self._known_well(), self._terms.left * precisions[:, None], workers)
+            H = divide_by_paths(self._terms.tree, known, precisions, self._terms.left, workers)
         return MultilevelPrecision(self, H, precisions)
 
     def logdet(self) -> float:

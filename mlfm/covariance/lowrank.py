@@ -416,13 +416,13 @@ class MultilevelLowRank(FrozenOperator):
 
     def _factor_frame(self, values: Floats) -> pd.DataFrame:
         return pd.DataFrame(
-            self._rows.outwards(values),
+            self._rows.outwards(values).copy(),
             index=self._hierarchy.features,
             columns=factor_columns(self._hierarchy, self._terms.ranks),
         )
 
     def _feature_series(self, values: Floats, name: str) -> pd.Series:
-        return pd.Series(self._rows.outwards(values), index=self._hierarchy.features, name=name)
+        return pd.Series(self._rows.outwards(values).copy(), index=self._hierarchy.features, name=name)
 
 
 def given_ranks(hierarchy: Hierarchy, factors: Any, ranks: Ranks | None, name: str) -> tuple[int, ...]:

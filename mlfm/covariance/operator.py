@@ -56,8 +56,8 @@ class Axis:
         return array if self.order is None else array[self.order]
 
     def outwards(self, array: Floats) -> Floats:
-        """From the working order of rows to the user's, as an array that is nobody else's."""
-        return array.copy() if self.order is None else array[self.place]
+        """From the working order of rows to the user's; the array itself where they are the same."""
+        return array if self.order is None else array[self.place]
 
     def take(self, x: Any, name: str) -> tuple[Floats, Callable[[Floats, Axis], Any]]:
         """An argument with these rows as an n x k array in working order, and the way to hand back what is made of it.

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import take_from_ancestors
 from mlfm.covariance.operator import Axis, FrozenOperator
-from mlfm.linear import gather, scatter
-from mlfm.sweep import Elimination, Totals, Tree, Workers, cut, finest_first, task_width
+from mlfm.linear import gather, scatter, whitened
+from mlfm.sweep import Elimination, Totals, Tree, Workers
 
 Floats = NDArray[np.float64]
 
@@ -39,7 +38,8 @@ class MultilevelRoot(FrozenOperator):
     def __init__(self, axis: Axis, tree: Tree, known: Elimination, F: Floats, D: Floats) -> None:
         super().__init__(axis, axis)
         self._roots = np.sqrt(D)
-        V = _whitened(tree, known, F / self._roots[:, None])
+        with Workers() as workers:
+            V = whitened(tree, known, 1 / self._roots, F, workers)
         self._levels = [_Level.of(tree, level, V, known.R[level]) for level, rank in enumerate(tree.ranks) if rank > 0]
         self._freeze()
 
@@ -91,21 +91,3 @@ class _Level(NamedTuple):
             gather(totals, self.V, ones, X, workers)
             totals.b[-1][:] = W @ totals.b[-1]
             return scatter(totals, self.V, X, ones, 1.0, ones, workers)
-
-
-def _whitened(tree: Tree, known: Elimination, X: Floats) -> Floats:
-    """V from D^(-1/2) F: every level's own columns with the factors of the finer levels divided out.
-
-    From the finest level on V_o stands in the level's own columns, and X_a -= V_o (I + R')^-1 A for its ancestors.
-    """
-    shares = [np.linalg.solve(np.eye(R.shape[1]) + R.swapaxes(1, 2), A) for R, A in zip(known.R, known.A, strict=True)]
-
-    def divide(i: int) -> None:
-        own = tasks[i].features
-        for level, nodes, offsets in finest_first(tree, tasks[i]):
-            take_from_ancestors(X[own], offsets, shares[level][nodes])
-
-    tasks = cut(tree, task_width(tree, 0))
-    with Workers() as workers:
-        workers.run(divide, len(tasks))
-    return X

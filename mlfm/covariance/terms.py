@@ -116,12 +116,11 @@ def product(first: Terms, second: Terms, offsets: Sequence[NDArray[np.intp]], wo
 
 def stacked(first: Terms, X: Floats, second: Terms, Y: Floats) -> Floats:
     """The columns of X and Y side by side, level by level."""
-    levels = np.concatenate([first.column_levels, second.column_levels])
-    place = np.empty(len(levels), dtype=np.intp)
-    place[np.argsort(levels, kind="stable")] = np.arange(len(levels))
-    out = np.empty((len(X), len(levels)))
-    out[:, place[: X.shape[1]]] = X
-    out[:, place[X.shape[1] :]] = Y
+    out = np.empty((len(X), X.shape[1] + Y.shape[1]))
+    for mine, theirs in zip(column_slices(first.ranks), column_slices(second.ranks), strict=True):
+        middle = mine.stop + theirs.start
+        out[:, mine.start + theirs.start : middle] = X[:, mine]
+        out[:, middle : mine.stop + theirs.stop] = Y[:, theirs]
     return out
 
 

@@ -59,18 +59,10 @@ def _run_of_children(tree: Tree, host: tuple[int, int], first: int, last: int) -
 
 
 def finest_first(tree: Tree, task: Task) -> Iterator[tuple[int, slice, NDArray[np.intp]]]:
-    """The nodes that a task's features are in, level by level: level, nodes, and their boundaries in the task."""
-    start = task.features.start
-    level, node = task.host
+    """The nodes inside a task, level by level: level, nodes, and their boundaries in the task."""
     for depth in reversed(range(len(task.nodes))):
-        nodes = task.nodes[depth]
-        yield level + 1 + depth, nodes, tree.offsets[level + 1 + depth][nodes.start : nodes.stop + 1] - start
-    whole = np.array([0, task.features.stop - start], dtype=np.intp)
-    while True:
-        yield level, slice(node, node + 1), whole
-        if level == 0:
-            return
-        level, node = level - 1, int(tree.parents[level][node])
+        nodes, level = task.nodes[depth], task.host[0] + 1 + depth
+        yield level, nodes, tree.offsets[level][nodes.start : nodes.stop + 1] - task.features.start
 
 
 def task_width(tree: Tree, columns: int) -> int:
