@@ -18,6 +18,7 @@ from mlfm._kernels.blocks import (
     leaf_products,
     multiply_paths,
     take_from_ancestors,
+    weigh,
 )
 from mlfm.sweep import (
     Elimination,
@@ -98,8 +99,8 @@ def solve(sweep: Sweep, F: Floats, D: Floats, Y: Floats, workers: Workers) -> Fl
 def divide_by_paths(tree: Tree, known: Elimination, weights: Floats, F: Floats, workers: Workers) -> Floats:
     """diag(weights) F_g U_g^-1 for every leaf group, U_g with R' of its path's nodes on the diagonal and A below.
 
-    With weights D^-1 these are the factors H of Sigma^-1 = D^-1 - H H' (the recursive Sherman-Morrison-Woodbury identity
-    of PHB, section 4). The factors' covariance given the data is P_g = U_g^-1 U_g^-T.
+    With weights D^-1 these are the factors H of Sigma^-1 = D^-1 - H H' (the recursive Sherman-Morrison-Woodbury
+    identity of PHB, section 4). The factors' covariance given the data is P_g = U_g^-1 U_g^-T.
     """
     roots = [_inverted(R) for R in known.R]
     shares = [root.swapaxes(1, 2) @ A for root, A in zip(roots, known.A, strict=True)]
@@ -125,8 +126,9 @@ def whitened(tree: Tree, known: Elimination, weights: Floats, F: Floats, workers
 
     From the finest level on V_o stands in the level's own columns, and X_a -= V_o (I + R')^-1 A for its ancestors'.
     """
-    shares: list[Floats] = [
-        np.linalg.solve(np.eye(R.shape[1]) + R.swapaxes(1, 2), A) for R, A in zip(known.R, known.A, strict=True)
+    shares = [
+        np.asarray(np.linalg.solve(np.eye(R.shape[1]) + R.swapaxes(1, 2), A), dtype=np.float64)
+        for R, A in zip(known.R, known.A, strict=True)
     ]
 
     def below(level: int, node: int, above: Floats) -> Floats:
@@ -167,12 +169,17 @@ def _path_by_path(
     hosts = [path(*task.host) for task in tasks]
     tile = tile_rows(0, tree.n_factors)
 
+    ones = np.ones(len(F))
+
     def work(i: int) -> None:
-        own = tasks[i].features
-        np.multiply(weights[own, None], F[own], out=out[own])
+        own, split = tasks[i].features, _split(tree, tasks[i].host[0])
+        if not tasks[i].nodes:
+            multiply_paths(weights[own], F[own], hosts[i], split, tile, out[own])
+            return
+        weigh(weights[own], F[own], out[own])
         for level, nodes, offsets in finest_first(tree, tasks[i]):
             one_level(level, nodes, offsets, out[own])
-        multiply_paths(out[own], hosts[i], _split(tree, tasks[i].host[0]), tile)
+        multiply_paths(ones[own], out[own], hosts[i], split, tile, out[own])
 
     workers.run(work, len(tasks))
     return out
@@ -186,8 +193,7 @@ def _split(tree: Tree, level: int) -> int:
 
 def _inverted(R: Floats) -> Floats:
     """Inverses of lower triangular matrices."""
-    inverse: Floats = np.linalg.inv(R)
-    return np.tril(inverse)
+    return np.tril(np.asarray(np.linalg.inv(R), dtype=np.float64))
 
 
 def column_products(route: Route, X: Floats, Y: Floats, workers: Workers) -> Floats:

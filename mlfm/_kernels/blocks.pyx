@@ -105,8 +105,7 @@ def leaf_products(
     double[:, ::1] B_shared,            # INOUT  shared x N, zeros at first
     double[:, :, ::1] B_inner,          # INOUT  k x (r - shared) x N, zeros at first
 ):
-    """F' diag(weights) Y: of the first ``shared`` factors, which all groups have in common, and of every group's others.
-    """
+    """F' diag(weights) Y: of the first ``shared`` factors, which all groups have, and of every group's others."""
     cdef Block block = block_of(F, offsets, B_shared.shape[0], Y.shape[1])
     cdef Room room
     cdef Py_ssize_t a, b
@@ -231,34 +230,48 @@ def divide_by_roots(
         free(product)
 
 
-def multiply_paths(
-    double[:, ::1] X,                   # INOUT  n x r
-    const double[:, ::1] T,             # IN     m x m
-    Py_ssize_t split,                   # IN     T is 0 in its first ``split`` rows right of its first ``split`` columns
-    Py_ssize_t tile,                    # IN     rows handled at once
+def weigh(
+    const double[::1] weights,          # IN   n
+    const double[:, ::1] X,             # IN   n x r
+    double[:, ::1] out,                 # OUT  n x r
 ):
-    """The first m columns of X <- themselves times T."""
+    """diag(weights) X."""
+    if X.shape[0] > 0 and X.shape[1] > 0:
+        with nogil:
+            scale_rows(X.shape[0], X.shape[1], &weights[0], &X[0, 0], &out[0, 0])
+
+
+def multiply_paths(
+    const double[::1] weights,          # IN   n
+    const double[:, ::1] X,             # IN   n x r; may be out
+    const double[:, ::1] T,             # IN   m x m
+    Py_ssize_t split,                   # IN   T is 0 in its first ``split`` rows right of its first ``split`` columns
+    Py_ssize_t tile,                    # IN   rows handled at once
+    double[:, ::1] out,                 # OUT  n x r, the first m columns of it
+):
+    """The first m columns of diag(weights) X times T."""
     cdef blas_int r = narrow(X.shape[1]), m = narrow(T.shape[0]), c = narrow(split), rows
-    cdef Py_ssize_t a, i
-    cdef double *old
+    cdef Py_ssize_t a, i, j
+    cdef double *scaled
     if m == 0 or X.shape[0] == 0:
         return
     tile = min(tile, X.shape[0])
-    old = <double *> malloc(<size_t> (tile * m) * sizeof(double))
-    if old == NULL:
+    scaled = <double *> malloc(<size_t> (tile * m) * sizeof(double))
+    if scaled == NULL:
         raise MemoryError
     with nogil:
         a = 0
         while a < X.shape[0]:
             rows = <blas_int> min(tile, X.shape[0] - a)
             for i in range(rows):
-                memcpy(old + i * m, &X[a + i, 0], <size_t> m * sizeof(double))
+                for j in range(m):
+                    scaled[i * m + j] = weights[a + i] * X[a + i, j]
             if c > 0:
-                gemm(False, False, rows, c, m, 1.0, old, m, &T[0, 0], m, 0.0, &X[a, 0], r)
+                gemm(False, False, rows, c, m, 1.0, scaled, m, &T[0, 0], m, 0.0, &out[a, 0], r)
             if c < m:
-                gemm(False, False, rows, m - c, m - c, 1.0, old + c, m, &T[c, c], m, 0.0, &X[a, c], r)
+                gemm(False, False, rows, m - c, m - c, 1.0, scaled + c, m, &T[c, c], m, 0.0, &out[a, c], r)
             a += rows
-    free(old)
+    free(scaled)
 
 
 def take_from_ancestors(

@@ -209,7 +209,8 @@ class MultilevelLowRank(FrozenOperator):
         if not isinstance(x, MultilevelLowRank):
             return super().__add__(x)
         home, first, second = _on_one_hierarchy(self, x)
-        return MultilevelLowRank._of(home, algebra.added(first, second, home._hierarchy.offsets))
+        with Workers() as workers:
+            return MultilevelLowRank._of(home, algebra.added(first, second, home._hierarchy.offsets, workers))
 
     def __sub__(self, x: Any) -> Any:
         return self + -x if isinstance(x, LinearOperator) else NotImplemented

@@ -81,7 +81,7 @@ class _Level(NamedTuple):
     def of(cls, tree: Tree, level: int, V: Floats, R: Floats) -> _Level:
         alone = Tree.of((tree.offsets[0], tree.offsets[level]), (0, tree.ranks[level]))
         one = np.eye(tree.ranks[level])
-        K: Floats = np.linalg.inv(one + R)
+        K = np.asarray(np.linalg.inv(one + R), dtype=np.float64)
         return cls(alone, np.ascontiguousarray(V[:, tree.own(level)]), K, K.swapaxes(1, 2) @ np.linalg.inv(R))
 
     def added_to(self, X: Floats, W: Floats) -> Floats:

@@ -18,6 +18,7 @@ from mlfm.linear import gather, scatter
 from mlfm.sweep import Totals, Tree, Workers
 
 Floats = NDArray[np.float64]
+ROWS = 4096  # copied at a time
 #: Says of each column's level whether it is wanted beside rows of a given level.
 Wanted = Callable[[NDArray[np.intp], int], NDArray[np.bool_]]
 
@@ -107,32 +108,37 @@ def product(first: Terms, second: Terms, offsets: Sequence[NDArray[np.intp]], wo
     """
     left = _finer_times(first, second.left, second.column_levels, coarser, second.sign, workers)
     right = _finer_times(second.transposed, first.right, first.column_levels, coarser_or_same, first.sign, workers)
+    left = stacked(first, first.left, second, left, workers)
+    right = stacked(first, right, second, second.right, workers)
     ranks = tuple(a + b for a, b in zip(first.ranks, second.ranks, strict=True))
-    return Terms.of(
-        offsets, ranks, stacked(first, first.left, second, left), stacked(first, right, second, second.right), 1.0,
-        first.diag * second.diag,
-    )  # fmt: skip
+    return Terms.of(offsets, ranks, left, right, 1.0, first.diag * second.diag)
 
 
-def stacked(first: Terms, X: Floats, second: Terms, Y: Floats) -> Floats:
+def stacked(first: Terms, X: Floats, second: Terms, Y: Floats, workers: Workers) -> Floats:
     """The columns of X and Y side by side, level by level."""
     out = np.empty((len(X), X.shape[1] + Y.shape[1]))
-    for mine, theirs in zip(column_slices(first.ranks), column_slices(second.ranks), strict=True):
-        middle = mine.stop + theirs.start
-        out[:, mine.start + theirs.start : middle] = X[:, mine]
-        out[:, middle : mine.stop + theirs.stop] = Y[:, theirs]
+    pairs = list(zip(column_slices(first.ranks), column_slices(second.ranks), strict=True))
+
+    def copy(i: int) -> None:
+        rows = slice(i * ROWS, (i + 1) * ROWS)
+        for mine, theirs in pairs:
+            middle = mine.stop + theirs.start
+            out[rows, mine.start + theirs.start : middle] = X[rows, mine]
+            out[rows, middle : mine.stop + theirs.stop] = Y[rows, theirs]
+
+    workers.run(copy, -(-len(X) // ROWS))
     return out
 
 
-def added(first: Terms, second: Terms, offsets: Sequence[NDArray[np.intp]]) -> Terms:
+def added(first: Terms, second: Terms, offsets: Sequence[NDArray[np.intp]], workers: Workers) -> Terms:
     """The sum as terms of the summed ranks."""
     ranks = tuple(a + b for a, b in zip(first.ranks, second.ranks, strict=True))
     diag = first.diag + second.diag
     if first.symmetric and second.symmetric and first.sign == second.sign:
-        both = stacked(first, first.left, second, second.left)
+        both = stacked(first, first.left, second, second.left, workers)
         return Terms.of(offsets, ranks, both, both, first.sign, diag)
-    left = stacked(first, first.signed_left, second, second.signed_left)
-    return Terms.of(offsets, ranks, left, stacked(first, first.right, second, second.right), 1.0, diag)
+    left = stacked(first, first.signed_left, second, second.signed_left, workers)
+    return Terms.of(offsets, ranks, left, stacked(first, first.right, second, second.right, workers), 1.0, diag)
 
 
 def inner(first: Terms, second: Terms, workers: Workers) -> float:
