@@ -1,17 +1,17 @@
 """Linear algebra with a covariance, each operation beside the floor of its own arithmetic and memory traffic.
 
 The floors are measured in the same run with as many BLAS threads as mlfm uses: the operation's flops at the rate of a
-dgemm (loadings times an r x r matrix), and the bytes that it must read and write at the rate of copying the loadings.
-An operation that returns a new array of n x r has to have the memory for it mapped as well, which is in the copy too.
+dgemm (loadings times an r x r matrix), and the bytes that it must read and write: reading at the rate of a dgemv with
+the loadings, writing at the rate of copying them into a new array, whose memory has to be mapped first.
 """
 
 import time
+import tracemalloc
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from common import command_line, hierarchy, median_seconds, report
-from memory import alone, peak
 from threadpoolctl import threadpool_limits
 
 import mlfm
@@ -40,7 +40,8 @@ class Operation(NamedTuple):
     name: str
     call: object
     flops: float
-    numbers: float  # read and written
+    read: float  # numbers
+    written: float  # numbers of new arrays
 
 
 def covariance(case):
@@ -59,57 +60,61 @@ def operations(case, sigma):
         return sigma._with(sigma._terms.ranks, sigma._terms.left, sigma._terms.diag)  # R and A are not known yet
 
     return [
-        Operation("logdet", lambda: anew().logdet(), n * r**2, loadings),
-        Operation("Cholesky of the expanded matrix", lambda: anew().cholesky(), n * r**2, loadings),
-        Operation("inverse factors", lambda: anew().inv(), 2 * n * r**2, 3 * loadings),
-        Operation("inverse factors, R and A known", sigma.inv, n * r**2, 2 * loadings),
-        Operation("diagonal of the inverse", lambda: sigma.inv().diagonal(), n * r**2, 3 * loadings),
-        Operation("solve, one vector", lambda: sigma.solve(b), 4 * loadings, 2 * loadings),
-        Operation(f"solve, {VECTORS} vectors", lambda: sigma.solve(B), 4 * r * many, 2 * loadings + 3 * many),
-        Operation("product, one vector", lambda: sigma @ b, 4 * loadings, 2 * loadings),
-        Operation(f"product, {VECTORS} vectors", lambda: sigma @ B, 4 * r * many, 2 * loadings + 3 * many),
-        Operation("MLR @ MLR", lambda: sigma @ sigma, 8 * n * r**2, 12 * loadings),
-        Operation("Frobenius inner product", lambda: sigma.inner(sigma), 4 * n * r**2, 4 * loadings),
+        Operation("logdet", lambda: anew().logdet(), n * r**2, loadings, 0),
+        Operation("Cholesky of the expanded matrix", lambda: anew().cholesky(), n * r**2, loadings, 0),
+        Operation("inverse factors", lambda: anew().inv(), 2 * n * r**2, 2 * loadings, loadings),
+        Operation("inverse factors, R and A known", sigma.inv, n * r**2, loadings, loadings),
+        Operation("diagonal of the inverse", lambda: sigma.inv().diagonal(), n * r**2, 2 * loadings, loadings),
+        Operation("solve, one vector", lambda: sigma.solve(b), 4 * loadings, 2 * loadings, n),
+        Operation(f"solve, {VECTORS} vectors", lambda: sigma.solve(B), 4 * r * many, 2 * loadings + 2 * many, many),
+        Operation("product, one vector", lambda: sigma @ b, 4 * loadings, 2 * loadings, n),
+        Operation(f"product, {VECTORS} vectors", lambda: sigma @ B, 4 * r * many, 2 * loadings + 2 * many, many),
+        Operation("MLR @ MLR", lambda: sigma @ sigma, 8 * n * r**2, 12 * loadings, 6 * loadings),
+        Operation("Frobenius inner product", lambda: sigma.inner(sigma), 4 * n * r**2, 4 * loadings, 0),
     ]
 
 
 def rates(case, n_threads):
-    """Flops a second of a dgemm, and numbers a second of a copy into a new array (each read and written)."""
+    """Seconds of a flop in a dgemm, of reading a number in a dgemv, and of writing one to a new array."""
     n, r = case.n, sum(case.ranks)
     rng = np.random.default_rng(2)
-    F, A, out = rng.standard_normal((n, r)), rng.standard_normal((r, r)), np.empty((n, r))
+    F, A, b, out = rng.standard_normal((n, r)), rng.standard_normal((r, r)), rng.standard_normal(n), np.empty((n, r))
     with threadpool_limits(n_threads, user_api="blas"):
         product = median_seconds(lambda: np.matmul(F, A, out=out), 9)
-    return 2 * n * r**2 / product, 2 * n * r / median_seconds(F.copy, 9)
+        read = median_seconds(lambda: F.T @ b, 9)
+    copy = median_seconds(F.copy, 9)
+    return product / (2 * n * r**2), read / (n * r), (copy - read) / (n * r)
 
 
 def table(case):
     sigma = covariance(case)
     sigma.logdet()
-    flops, numbers = rates(case, available_cpus())
+    flop, read, write = rates(case, available_cpus())
     rows = []
-    for name, call, its_flops, its_numbers in operations(case, sigma):
-        seconds = median_seconds(call, 9)
-        floors = its_flops / flops, its_numbers / numbers
-        rows.append((name, *(1e3 * value for value in (seconds, *floors)), seconds / max(floors)))
+    for operation in operations(case, sigma):
+        seconds = median_seconds(operation.call, 9)
+        floors = operation.flops * flop, operation.read * read + operation.written * write
+        rows.append((operation.name, *(1e3 * value for value in (seconds, *floors)), seconds / max(floors)))
     columns = ["operation", "ms", "floor of its flops, ms", "floor of its bytes, ms", "ratio to the larger"]
     return pd.DataFrame(rows, columns=columns).round(dict.fromkeys(columns[1:], 2))
 
 
 def memory(case):
-    """Peak memory of some operations, one after the other, above that of the covariance, beside its loadings."""
-    covariance(Case(1000, case.groups[:1], case.ranks[:1])).inv()
+    """The most that arrays hold at once during an operation, its result included, beside the loadings."""
     sigma, rng = covariance(case), np.random.default_rng(1)
-    before, rows = peak(), []
+    rows = []
     for name, call in {
+        "R and A": lambda: sigma._with(sigma._terms.ranks, sigma._terms.left, sigma._terms.diag).logdet(),
         "one solve": lambda: sigma.solve(rng.standard_normal(case.n)),
-        "the inverse": sigma.inv,
+        "inverse": sigma.inv,
         "MLR @ MLR": lambda: sigma @ sigma,
     }.items():
+        tracemalloc.start()
         began = time.perf_counter()
         call()
         seconds = time.perf_counter() - began
-        rows.append((name, seconds, (peak() - before) / (8 * case.n * sum(case.ranks))))
+        rows.append((name, seconds, tracemalloc.get_traced_memory()[1] / (8 * case.n * sum(case.ranks))))
+        tracemalloc.stop()
     return pd.DataFrame(rows, columns=["operation", "s", "peak / loadings"]).round(2)
 
 
@@ -118,5 +123,5 @@ if __name__ == "__main__":
     cases = QUICK if options.quick else CASES
     tables = {name: table(case) for name, case in cases.items()}
     largest = list(cases)[-1]
-    tables[f"memory; {largest}"] = alone(memory, cases[largest])
+    tables[f"memory; {largest}"] = memory(cases[largest])
     report("algebra", tables, options.save)

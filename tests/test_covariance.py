@@ -302,3 +302,25 @@ def test_arguments_are_checked():
     with pytest.raises(ValueError, match=r"max_features: 3 features make a dense matrix"):
         sigma.to_frame(max_features=2)
     assert sigma.to_frame(max_features=None).shape == (3, 3)
+
+
+def test_no_large_arrays():
+    """What is held at once stays a small multiple of the loadings, with many small groups too."""
+    import tracemalloc
+
+    n = 30_000
+    labels = pd.DataFrame({"g": np.arange(n) // 300, "h": np.arange(n) // 20}, index=pd.RangeIndex(n))
+    sigma = MultilevelCovariance(
+        Hierarchy(labels), np.random.default_rng(0).standard_normal((n, 12)), np.ones(n), ranks=[6, 4, 2]
+    )
+    b = np.ones(n)
+    limits = {"logdet": 1.5, "solve": 1.5, "inv": 2, "sqrt": 3, "norm": 2.5, "quad_form": 1.5, "trace": 0.5}
+    for name, limit in limits.items():
+        arguments = (b,) if name in ("solve", "quad_form") else ()
+        tracemalloc.start()
+        try:
+            getattr(sigma, name)(*arguments)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < limit * sigma.loadings.to_numpy().nbytes, name

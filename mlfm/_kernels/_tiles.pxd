@@ -6,7 +6,7 @@
 
 from libc.stdlib cimport free, malloc
 
-from mlfm._kernels._blas cimport SMALL, blas_int, gemm, gemv, narrow, sqrt, syrk
+from mlfm._kernels._blas cimport FEW, SMALL, blas_int, gemm, gemv, narrow, sqrt, syrk
 
 ctypedef fused real:
     float
@@ -138,7 +138,7 @@ cdef inline void add_product(
     cdef Py_ssize_t i, j
     if N > 1:
         gemm(True, False, columns, N, rows, 1.0, F, r, Y, N, 1.0, B, N)
-    elif rows > SMALL:
+    elif rows > SMALL and columns > FEW:
         gemv(True, rows, columns, 1.0, F, r, Y, B)
     else:
         for i in range(rows):
@@ -172,7 +172,7 @@ cdef inline void add_factor(
     cdef Py_ssize_t i
     if N > 1:
         gemm(False, False, rows, N, columns, sign, F, r, Z, N, 1.0, Y, N)
-    elif rows > SMALL:
+    elif rows > SMALL and columns > FEW:
         gemv(False, rows, columns, sign, F, r, Z, Y)
     else:
         for i in range(rows):

@@ -28,7 +28,7 @@ class ExpandedCholesky:
 
     with the n features first and then the s = p_L r_L + .. + p_1 r_1 factors, finest level first, group by group. L is
     lower triangular and J diagonal, n times 1 and s times -1. Sigma is the Schur complement of the factors' block -I in
-    E, and log |det E| = log det Sigma.
+    E, and the determinant of E is that of Sigma but for the sign.
 
     L is kept compressed: D and F, and for each group the R and A of the sweep. In L a feature's column holds its own
     row and the rows of the r factors of its path; a factor's column holds the rows of the later factors of its group

@@ -75,7 +75,7 @@ def task_width(tree: Tree, columns: int) -> int:
 
 def _work(factors: int, columns: int) -> int:
     """Multiplications a feature, or what takes as long."""
-    return max(factors * max(columns, factors if columns == 0 else READING), 1)
+    return max(factors * max(columns or factors, READING), 1)
 
 
 def cut(tree: Tree, width: int) -> list[Task]:
