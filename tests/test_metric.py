@@ -8,7 +8,7 @@ import pytest
 from mlfm._kernels.scoring import slopes
 from mlfm.estimation.metric import Metric
 from mlfm.likelihood import condition, score
-from mlfm.sweep import Sweep, Tree, Workers
+from mlfm.sweep import RecordingSweep, Tree, Workers
 
 
 def at_case(case, width=None):
@@ -19,7 +19,7 @@ def at_case(case, width=None):
     nobs, squares = len(case.Y), (Y**2).sum(1)
     h, GF, GD = np.empty_like(D), np.empty_like(F), np.empty_like(D)
     with Workers(1) as workers:
-        sweep = Sweep(tree, Y.shape[1], width)
+        sweep = RecordingSweep(tree, Y.shape[1], width)
         metric = Metric(sweep, 1e-8)
         products = [None] * len(sweep.tasks)
         condition(sweep, F, D, Y, workers)

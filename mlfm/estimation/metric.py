@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mlfm._kernels.blocks import project
 from mlfm._kernels.metric import extend, observe, squared_length, sum_over_children
 from mlfm._kernels.scoring import scoring_step
-from mlfm.sweep import Sweep, Workers
+from mlfm.sweep import RecordingSweep, Workers
 
 Floats = NDArray[np.float64]
 #: Does something with a task, by its number, before or after the metric has.
@@ -46,7 +46,7 @@ class Metric:
     Filled by :meth:`observe` on the way down the tree, completed by :meth:`at`.
     """
 
-    def __init__(self, sweep: Sweep, least_information: float) -> None:
+    def __init__(self, sweep: RecordingSweep, least_information: float) -> None:
         self._least_information = least_information
         self._sweep, self._tree = sweep, sweep.tree
         self._columns = np.array(sweep.tree.columns, dtype=np.intp)

@@ -29,7 +29,7 @@ from mlfm.estimation.problem import Problem
 from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
 from mlfm.estimation.stopping import Stays
 from mlfm.likelihood import condition, loglike_of
-from mlfm.sweep import Moments, Posterior, Sweep, Task, Workers
+from mlfm.sweep import Moments, Posterior, RecordingSweep, Task, Workers
 
 Floats = NDArray[np.float64]
 
@@ -55,7 +55,7 @@ class Climber:
 
     def __init__(self, problem: Problem, start: tuple[Floats, Floats], workers: Workers) -> None:
         self.problem, self.workers = problem, workers
-        self.sweep = Sweep(problem.tree, problem.Y.shape[1])
+        self.sweep = RecordingSweep(problem.tree, problem.Y.shape[1])
         self.tasks = self.sweep.tasks
         n, r = len(problem.Y), problem.tree.n_factors
         self.memory = Memory(MEMORY, n, r, self.tasks, workers)

@@ -4,7 +4,7 @@ Blocks own features, the tree owns factors: code here never touches an array wit
 owns a block's data, loadings and uniquenesses hands moments in and gets posterior factors back.
 """
 
-from mlfm.sweep.passes import Elimination, Moments, Posterior, Sweep
+from mlfm.sweep.passes import Elimination, Moments, Posterior, RecordingSweep, Sweep
 from mlfm.sweep.route import Means, Products, Route
 from mlfm.sweep.tasks import Task, cut, finest_first, task_width
 from mlfm.sweep.threads import Workers, available_cpus
@@ -17,6 +17,7 @@ __all__ = [
     "Moments",
     "Posterior",
     "Products",
+    "RecordingSweep",
     "Route",
     "Sweep",
     "Task",

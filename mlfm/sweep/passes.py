@@ -54,8 +54,6 @@ class Elimination:
         nodes = [tree.n_nodes(level) for level in range(len(tree.ranks))]
         self.R = [np.empty((p, o, o)) for p, o in zip(nodes, tree.ranks, strict=True)]
         self.A = [np.empty((p, o, c)) for p, o, c in zip(nodes, tree.ranks, tree.columns[:-1], strict=True)]
-        #: What each node tells its ancestors about themselves: a precision over their factors.
-        self.message = [np.empty((p, c, c)) for p, c in zip(nodes, tree.columns[:-1], strict=True)]
         self.logdets = [np.empty(p) for p in nodes]
 
     @property
@@ -87,7 +85,7 @@ class Sweep(Route):
     ) -> None:
         super().__init__(tree, columns, width)
         self.elimination = Elimination(tree) if elimination is None else elimination
-        self.R, self.A, self.message = self.elimination.R, self.elimination.A, self.elimination.message
+        self.R, self.A = self.elimination.R, self.elimination.A
 
     @property
     def logdet(self) -> float:
@@ -160,10 +158,15 @@ class Sweep(Route):
         known, c = self.elimination, self.tree.columns[level]
         C_parent = np.zeros((n_parents, c, c))
         eliminate(
-            C, parents, known.R[level][nodes], known.A[level][nodes], known.message[level][nodes],
+            C, parents, known.R[level][nodes], known.A[level][nodes], self._room_for_messages(level, nodes),
             known.logdets[level][nodes], C_parent,
         )  # fmt: skip
         return C_parent
+
+    def _room_for_messages(self, level: int, nodes: slice) -> Floats:
+        """Room for what nodes tell their ancestors about themselves, a precision over their factors; not kept here."""
+        c = self.tree.columns[level]
+        return np.empty((nodes.stop - nodes.start, c, c))
 
     def _pass_up(
         self, level: int, nodes: slice, parents: NDArray[np.intp], B: Floats, B_parent: Floats, B_shared: Floats
@@ -201,3 +204,14 @@ class Sweep(Route):
         P = np.empty((nodes.stop - nodes.start, m, m))
         path_covariance(self.R[level][nodes], self.A[level][nodes], parents, P_parent, P)
         return P
+
+
+class RecordingSweep(Sweep):
+    """A sweep that keeps what each node tells its ancestors: with tiny groups that is more than the loadings."""
+
+    def __init__(self, tree: Tree, columns: int, width: int | None = None) -> None:
+        super().__init__(tree, columns, width)
+        self.message = [np.empty((tree.n_nodes(level), c, c)) for level, c in enumerate(tree.columns[:-1])]
+
+    def _room_for_messages(self, level: int, nodes: slice) -> Floats:
+        return self.message[level][nodes]

@@ -59,7 +59,7 @@ class _BlasCap:
             self._limits.restore_original_limits()
         self._forget()
 
-    def _known_libraries(self) -> ThreadpoolController:
+    def known_libraries(self) -> ThreadpoolController:
         """The libraries in the process, looked up again after imports: one may have come with them.
 
         Looking takes two milliseconds, many times what a small system takes to solve.
@@ -72,7 +72,7 @@ class _BlasCap:
         with self._lock:
             if self._holders == 0:
                 _let_any_thread_set_limits()
-                self._limits = self._known_libraries().limit(limits=1, user_api="blas")
+                self._limits = self.known_libraries().limit(limits=1, user_api="blas")
                 _let_any_thread_set_limits()
             self._holders += 1
 
@@ -96,12 +96,14 @@ def _let_any_thread_set_limits() -> None:
         controller.clear_controlling_thread(force=True)
 
 
+_blas_cap = _BlasCap()
+
+
 def _cap_this_thread() -> None:
     """A BLAS built on OpenMP is limited thread by thread."""
-    ThreadpoolController().select(threading_layer="openmp").limit(limits=1, user_api="blas")
+    _blas_cap.known_libraries().select(threading_layer="openmp").limit(limits=1, user_api="blas")
 
 
-_blas_cap = _BlasCap()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_blas_cap._after_fork)
 
@@ -113,8 +115,15 @@ class Workers:
     """
 
     def __init__(self, n_threads: int | None = None) -> None:
-        self.n_threads = available_cpus() if n_threads is None else n_threads
+        self._n_threads = n_threads
         self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def n_threads(self) -> int:
+        """Threads to run on; by default as many as there are processors, asked for when first needed."""
+        if self._n_threads is None:
+            self._n_threads = available_cpus()
+        return self._n_threads
 
     def __enter__(self) -> Workers:
         _blas_cap.__enter__()
@@ -132,7 +141,7 @@ class Workers:
 
     def run(self, function: Callable[[int], None], count: int) -> None:
         """``function(0), .., function(count - 1)``, in any order; the first failure in task order is raised."""
-        if self.n_threads == 1 or count == 1:
+        if count == 1 or self.n_threads == 1:
             for i in range(count):
                 function(i)
             return
