@@ -184,9 +184,15 @@ def test_algebra(pair, case):
         (M / 2, dense / 2),
         (-M, -dense),
         (0 * M, 0 * dense),
+        (np.array(2.0) * M, 2 * dense),
+        (M * np.float32(0.5), dense / 2),
+        (sum([M, other, M]), 2 * dense + its_dense),
+        (M**1, dense),
     ]:
         assert isinstance(got, MultilevelLowRank)
         close(got.to_dense(), expected, size)
+    cube = np.linalg.matrix_power(dense, 3)
+    close((M**3).to_dense(), cube, np.abs(dense).max() ** 3 * len(dense) ** 2)
     added = np.asarray(case.ranks) + M.ranks.to_numpy()
     assert (M + other).ranks.tolist() == added.tolist()
     assert (M @ other).ranks.tolist() == added.tolist()

@@ -187,10 +187,22 @@ def test_bad_operands():
             M * scalar
     with pytest.raises(ZeroDivisionError):
         M / 0
-    with pytest.raises(TypeError):
-        M + np.eye(5)
-    with pytest.raises(TypeError):
-        M + 1
+    for other in (np.eye(5), 1, None, "M"):
+        with pytest.raises((TypeError, ValueError), match=r"cannot be added to a|finite real number"):
+            M + other
+        with pytest.raises((TypeError, ValueError), match=r"cannot be added to a|finite real number"):
+            M - other
+    with pytest.raises(TypeError, match=r"scale\(1 / d\)"):
+        M / np.ones(5)
+    for power in (0, -1, 0.5, True):
+        with pytest.raises(ValueError, match="a power must be"):
+            M**power
+    frame = pd.DataFrame(np.ones((2, 5)), columns=LABELS.index)
+    for left in (frame, frame.iloc[0]):
+        with pytest.raises(TypeError, match="put it on the left of a product"):
+            left @ M
+    with pytest.raises(TypeError, match="is not an array"):
+        np.asarray(M)
     with pytest.raises(TypeError, match="other must be a MultilevelLowRank, not ndarray"):
         M.inner(np.eye(5))
     with pytest.raises(ValueError, match=r"x: shape \(5,\) or \(5, k\) is needed, not \(4,\)"):

@@ -73,6 +73,10 @@ class ExpandedCholesky:
         """(n + s, n + s)."""
         return self._size, self._size
 
+    def __repr__(self) -> str:
+        n = len(self._covariance._rows)
+        return f"<ExpandedCholesky of {n} features and {self._size - n} factors>"
+
     @property
     def signs(self) -> Floats:
         """The diagonal of J: the signs of the pivots, n positive and s negative."""

@@ -179,12 +179,18 @@ class MultilevelLowRank(FrozenOperator):
                 return MultilevelLowRank._of(home, algebra.product(first, second, home._hierarchy.offsets, workers))
         if isinstance(x, LinearOperator):
             return super().dot(x)
-        if np.isscalar(x):
+        if np.ndim(x) == 0:
             return self._scaled_by(_number(x))
         return self._labelled_times(x)
 
     def __rmul__(self, x: Any) -> Any:
-        return self._scaled_by(_number(x)) if np.isscalar(x) else self._rdot(x)
+        return self._scaled_by(_number(x)) if np.ndim(x) == 0 else self._rdot(x)
+
+    def __pow__(self, p: int) -> Any:
+        """The product with itself, p times in all."""
+        if isinstance(p, bool) or not isinstance(p, (int, np.integer)) or p < 1:
+            raise ValueError(f"a power must be a whole number from 1 on, not {p!r}")
+        return self if p == 1 else self @ self ** (p - 1)
 
     def _scaled_by(self, factor: float) -> MultilevelLowRank:
         terms = self._terms
@@ -194,8 +200,8 @@ class MultilevelLowRank(FrozenOperator):
         )
 
     def __truediv__(self, x: Any) -> Any:
-        if not np.isscalar(x):
-            return NotImplemented
+        if np.ndim(x):
+            raise TypeError("a matrix can be divided by a number; scale(1 / d) divides rows and columns by theirs")
         number = _number(x)
         if number == 0:
             raise ZeroDivisionError("a matrix divided by 0")
@@ -206,14 +212,23 @@ class MultilevelLowRank(FrozenOperator):
         return MultilevelLowRank._of(self, terms._replace(sign=-terms.sign, diag=_frozen(-terms.diag)))
 
     def __add__(self, x: Any) -> Any:
-        if not isinstance(x, MultilevelLowRank):
+        if isinstance(x, MultilevelLowRank):
+            home, first, second = _on_one_hierarchy(self, x)
+            with Workers() as workers:
+                return MultilevelLowRank._of(home, algebra.added(first, second, home._hierarchy.offsets, workers))
+        if isinstance(x, LinearOperator):
             return super().__add__(x)
-        home, first, second = _on_one_hierarchy(self, x)
-        with Workers() as workers:
-            return MultilevelLowRank._of(home, algebra.added(first, second, home._hierarchy.offsets, workers))
+        if np.ndim(x) == 0 and _number(x) == 0:  # where sum() begins
+            return self
+        raise TypeError(
+            f"{type(x).__name__} cannot be added to a {type(self).__name__}, only another one or a LinearOperator; "
+            "to_dense() makes an array of it"
+        )
+
+    __radd__ = __add__
 
     def __sub__(self, x: Any) -> Any:
-        return self + -x if isinstance(x, LinearOperator) else NotImplemented
+        return self + (-x if isinstance(x, LinearOperator) else x)
 
     def _transpose(self) -> MultilevelLowRank:
         return self if self._terms.symmetric else MultilevelLowRank._of(self, self._terms.transposed)
@@ -441,9 +456,10 @@ def given_ranks(hierarchy: Hierarchy, factors: Any, ranks: Ranks | None, name: s
 
 
 def _number(x: Any) -> float:
-    if not isinstance(x, (int, float, np.integer, np.floating)) or not math.isfinite(x):
+    number = x.item() if isinstance(x, (np.generic, np.ndarray)) else x
+    if not isinstance(number, (int, float)) or not math.isfinite(number):
         raise ValueError(f"a finite real number is needed, not {x!r}")
-    return float(x)
+    return float(number)
 
 
 def _frozen(array: Floats) -> Floats:

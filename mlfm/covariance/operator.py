@@ -125,6 +125,17 @@ class FrozenOperator(LinearOperator):
     def _freeze(self) -> None:
         self.__dict__["_frozen"] = True
 
+    def __array__(self, *_: Any, **__: Any) -> Floats:
+        # pandas asks for an array where a Series or DataFrame stands on the left of a product.
+        raise TypeError(
+            f"a {type(self).__name__} is not an array: put it on the left of a product, (A.T @ frame.T).T for "
+            "frame @ A; to_dense() of a matrix makes an array of it"
+        )
+
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return f"<{type(self).__name__}, {rows} x {columns}>"
+
     def __setattr__(self, name: str, value: Any) -> None:
         if "_frozen" in self.__dict__:
             raise AttributeError(f"a {type(self).__name__} cannot be changed; make a new one")
