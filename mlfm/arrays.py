@@ -17,6 +17,8 @@ def floating_array(argument: Any, name: str) -> NDArray[np.float32] | NDArray[np
     """The argument itself where it is an array in single or double precision, a new one in double precision else."""
     if isinstance(argument, np.ma.MaskedArray):
         raise TypeError(f"{name}: a masked array's mask would be lost; fill it first")
+    if hasattr(argument, "toarray"):
+        raise TypeError(f"{name}: a sparse {type(argument).__name__} is not taken; toarray() makes an array of it")
     try:
         array = np.asarray(argument)
     except ValueError as error:

@@ -1,5 +1,11 @@
 """Warnings of mlfm, each with a class of its own so that each can be filtered on its own."""
 
+import sys
+import warnings
+from pathlib import Path
+
+HOME = str(Path(__file__).parent)
+
 
 class MlfmWarning(UserWarning):
     """Base class of all warnings that mlfm gives."""
@@ -23,3 +29,11 @@ class DroppedObservationsWarning(MlfmWarning):
 
 class ConditionWarning(MlfmWarning):
     """A covariance is so close to singular that a result has lost many of its digits."""
+
+
+def warn_caller(message: str, category: type[MlfmWarning]) -> None:
+    """Warn at the line outside mlfm that led here, however deep inside it is found out."""
+    depth = 1
+    while sys._getframe(depth).f_back is not None and sys._getframe(depth).f_code.co_filename.startswith(HOME):
+        depth += 1
+    warnings.warn(message, category, stacklevel=depth + 1)

@@ -86,6 +86,8 @@ def eliminate(tree: Tree, F: Floats, D: Floats, workers: Workers) -> tuple[Elimi
         total = np.add.reduceat(information[:, tree.own(level)], first_leaves, axis=0)
         pivots = np.einsum("kii->ki", R) ** 2
         inflation = max(inflation, float(((1 + total) / pivots).max(initial=1.0)))
+    for array in (*sweep.R, *sweep.A):
+        array.setflags(write=False)
     return sweep.elimination, inflation
 
 

@@ -240,12 +240,39 @@ def test_scipy_takes_it(pair, vectors):
     close(both @ vectors[:, 0], (dense @ dense + dense) @ vectors[:, 0], np.abs(dense).max() ** 2 * len(dense) ** 2)
 
 
+def test_expressions_keep_labels(case, vectors):
+    """Multiples, products and sums of operators of all kinds here align what they are given."""
+    sigma, dense = covariance(case)
+    S, wide = root(case)
+    frame = pd.DataFrame(vectors, index=case.hierarchy.features).iloc[::-1]
+    for got, expected in [
+        (2 * S, 2 * wide),
+        (-S, -wide),
+        (S / 4, wide / 4),
+        (S @ S.T, dense),
+        (S.T @ S, wide.T @ wide),
+        (sigma @ S, dense @ wide),
+        (S @ sigma, wide @ dense),
+        (S + sigma, wide + dense),
+        (sigma - S, dense - wide),
+        (sum([S, S.T]), wide + wide.T),
+    ]:
+        for operator, matrix in ((got, expected), (got.T, expected.T)):
+            out = operator @ frame
+            assert out.index.equals(frame.index)
+            np.testing.assert_allclose(out.iloc[::-1], matrix @ vectors, rtol=1e-10, atol=1e-10)
+        with pytest.raises(AttributeError):
+            got.shape = (1, 1)
+
+
 def test_frozen_and_pickled(pair, vectors):
     M, _ = pair
     before = M @ vectors
     for name in ("shape", "dtype", "left", "_terms", "anything"):
         with pytest.raises(AttributeError):
             setattr(M, name, 1)
+        with pytest.raises(AttributeError):
+            delattr(M, name)
     copies = M.left, M.right, M.diag
     for copy in copies:
         copy.iloc[:] = 99

@@ -76,6 +76,10 @@ def test_names_that_are_not_strings():
         ({"industry": "Oil"}, "rows: level 'industry' has no group 'Oil'; it has .*'Energy', 'Oil'"),
         ({"colour": "red"}, "unknown level 'colour'"),
         ({"sector": "Tech", "industry": "Oil"}, "rows: a group is one level with one group"),
+        (..., "rows: a list of names of features is needed, not Ellipsis"),
+        ([["AMD"], ["BP"]], "rows: "),
+        (np.zeros((2, 2)), "rows: "),
+        ((["AMD"],), "rows: no feature is called"),
     ],
 )
 def test_unknown_names(rows, words):
@@ -83,6 +87,17 @@ def test_unknown_names(rows, words):
         SIGMA.submatrix(rows)
     with pytest.raises(ValueError, match=words):
         SIGMA[rows, :]
+
+
+def test_names_with_their_groups():
+    """Data whose columns hold the groups too: the last level of the MultiIndex names the features."""
+    columns = pd.MultiIndex.from_arrays([LABELS["sector"], LABELS["industry"], LABELS.index])
+    sigma = MultilevelCovariance(Hierarchy(columns), F, D, ranks=[1, 1, 1])
+    data = pd.DataFrame(RNG.standard_normal((4, 5)), columns=columns)
+    np.testing.assert_allclose(sigma @ data.T.iloc[::-1], (sigma @ data.to_numpy().T)[::-1])
+    assert (sigma @ data.T).index.equals(columns)
+    assert sigma.loglike(data) == pytest.approx(sigma.loglike(data.to_numpy()), rel=1e-14)
+    assert sigma.conditional(columns[:2]).observed.tolist() == ["AMD", "BP"]
 
 
 def test_two_selections_are_needed():
@@ -182,16 +197,18 @@ def test_more_columns_than_features_in_a_group():
 
 def test_bad_operands():
     M = MultilevelLowRank(HIERARCHY, F, diag=1.0, ranks=[1, 1, 1])
-    for scalar in (np.nan, np.inf, 1j, "2"):
-        with pytest.raises(ValueError, match="a finite real number is needed"):
+    for scalar in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="a finite number is needed"):
+            M * scalar
+    for scalar in (1j, "2", None):
+        with pytest.raises(TypeError, match="a real number is needed"):
             M * scalar
     with pytest.raises(ZeroDivisionError):
         M / 0
     for other in (np.eye(5), 1, None, "M"):
-        with pytest.raises((TypeError, ValueError), match=r"cannot be added to a|finite real number"):
-            M + other
-        with pytest.raises((TypeError, ValueError), match=r"cannot be added to a|finite real number"):
-            M - other
+        for verb in (M.__add__, M.__radd__, M.__sub__, M.__rsub__):
+            with pytest.raises(TypeError, match=r"cannot be added to a|a real number is needed"):
+                verb(other)
     with pytest.raises(TypeError, match=r"scale\(1 / d\)"):
         M / np.ones(5)
     for power in (0, -1, 0.5, True):
@@ -218,8 +235,14 @@ def test_bad_operands():
     with pytest.raises(ValueError, match="Scalar operands"):
         M @ 2
     for tolerances in ({"rtol": -1}, {"atol": np.nan}):
-        with pytest.raises(ValueError, match="rtol, atol: numbers from 0 on"):
+        with pytest.raises(ValueError, match=r"numbers from 0 on|a finite number"):
             M.compress(**tolerances)
+    with pytest.raises(TypeError, match="a real number is needed, not 'a'"):
+        M.compress("a")
+    from scipy.sparse import eye_array
+
+    with pytest.raises(TypeError, match=r"x: a sparse .* is not taken; toarray\(\)"):
+        M @ eye_array(5)
 
 
 def test_sums_that_overflow_are_not_taken_for_gaps():

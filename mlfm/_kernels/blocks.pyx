@@ -107,19 +107,21 @@ def leaf_products(
 ):
     """F' diag(weights) Y: of the first ``shared`` factors, which all groups have, and of every group's others."""
     cdef Block block = block_of(F, offsets, B_shared.shape[0], Y.shape[1])
-    cdef Room room
     cdef Py_ssize_t a, b
+    cdef double *scaled
     if block.r == 0 or block.N == 0 or block.n == 0:
         return
-    open_room(&room, &block, tile, True)
+    scaled = <double *> malloc(<size_t> (min(tile, block.n) * block.N) * sizeof(double))
+    if scaled == NULL:
+        raise MemoryError
     with nogil:
         a = 0
         while a < block.n:
             b = min(a + tile, block.n)
-            scale_rows(b - a, block.N, &weights[a], &Y[a, 0], room.data)
-            add_products(&block, a, b, matrix(F), room.data, <double *> matrix(B_shared), <double *> stack(B_inner))
+            scale_rows(b - a, block.N, &weights[a], &Y[a, 0], scaled)
+            add_products(&block, a, b, matrix(F), scaled, <double *> matrix(B_shared), <double *> stack(B_inner))
             a = b
-    close_room(&room)
+    free(scaled)
 
 
 def combine(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
 from mlfm._kernels.blocks import leaf_products
-from mlfm.covariance.operator import Axis
+from mlfm.covariance.operator import Axis, Frozen
 from mlfm.linear import scatter
 from mlfm.sweep import Elimination, Means, Products, Sweep, Task, Tree, Workers
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
-class ExpandedCholesky:
+class ExpandedCholesky(Frozen):
     """The factorisation E = L J L' of the expanded matrix of a covariance Sigma = F F' + D,
 
         E = [[D, F], [F', -I]],        F = [F_L, .., F_1],
@@ -67,6 +67,7 @@ class ExpandedCholesky:
         # Where each level's factors begin, finest level first.
         self._first = [n + sum(counts[level + 1 :]) for level in range(len(counts))]
         self._size = n + sum(counts)
+        self._freeze()
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -62,9 +62,9 @@ class Spectrum:
 
 
 def spectra(terms: Terms, offsets: tuple[NDArray[np.intp], ...]) -> list[Spectrum]:
-    """The blocks of every level, the sign in U."""
+    """The blocks of every level, the weight in U."""
     return [
-        Spectrum(terms.signed_left[:, own], terms.right[:, own], bounds)
+        Spectrum(terms.weighted_left[:, own], terms.right[:, own], bounds)
         for own, bounds in zip(column_slices(terms.ranks), offsets, strict=True)
     ]
 

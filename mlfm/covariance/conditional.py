@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from mlfm.covariance.operator import Axis, FrozenOperator
-from mlfm.linear import divide_by_paths, eliminate, gather, scatter
-from mlfm.sweep import Elimination, Sweep, Workers
+from mlfm.covariance.operator import Axis, Frozen, FrozenOperator
+from mlfm.covariance.terms import times
+from mlfm.linear import divide_by_paths
+from mlfm.sweep import Workers
 
 if TYPE_CHECKING:
     from mlfm.covariance.covariance import MultilevelCovariance
 
 Floats = NDArray[np.float64]
+EPS = float(np.finfo(float).eps)
 
 
-class Conditional:
+class Conditional(Frozen):
     """The normal distribution of the rest of the features given some of them, centred.
 
     It is made by :meth:`MultilevelCovariance.conditional`.
@@ -58,13 +59,15 @@ class Conditional:
         self.observed, self.features = features[observed], features[rest]
         seen = np.zeros(len(features))
         seen[axis.place[observed]] = 1
+        known, inflation = whole._eliminate(terms.left * seen[:, None])
+        whole._warn_above_few_digits(inflation * EPS)
         with Workers() as workers:
-            known, _ = eliminate(terms.tree, terms.left * seen[:, None], terms.diag, workers)
             # Given the observed features a path's factors are U^-1 times independent ones.
             left = divide_by_paths(terms.tree, known, np.ones_like(seen), terms.left, workers)
         rows = axis.place[rest]
-        self.mean_map = ConditionalMean(whole, known, observed, rest)
+        self.mean_map = ConditionalMean(whole, observed, rest)
         self.covariance = whole._with_features(rest, left[rows], terms.diag[rows])
+        self._freeze()
 
     def mean(self, y: Any) -> Any:
         """The conditional mean of the rest: ``mean_map @ y``.
@@ -75,39 +78,37 @@ class Conditional:
             Values of the observed features, their means removed: a vector, or a matrix with a column an observation.
             A Series or DataFrame is aligned by feature name.
         """
-        return self.mean_map @ y
+        return self.mean_map._labelled_times(y, "y")
 
     def __repr__(self) -> str:
         return f"<Conditional of {len(self.features)} features given {len(self.observed)}>"
 
 
 class ConditionalMean(FrozenOperator):
-    """Sigma_rest,observed Sigma_observed^-1 = F_rest P F_observed' D^-1, P the factors' covariance given these."""
+    """Sigma_rest,observed Sigma_observed^-1: a solution, refined where it must be, and what the factors make of it."""
 
-    def __init__(
-        self, whole: MultilevelCovariance, known: Elimination, observed: NDArray[np.intp], rest: NDArray[np.intp]
-    ) -> None:
+    def __init__(self, whole: MultilevelCovariance, observed: NDArray[np.intp], rest: NDArray[np.intp]) -> None:
         features, place = whole.hierarchy.features, whole._rows.place
-        super().__init__(Axis(pd.Index(features[rest])), Axis(pd.Index(features[observed])))
-        self._terms, self._known = whole._terms, known
-        self._observed, self._rest = place[observed], place[rest]
+        self._seen = whole.marginal(features[observed])
+        super().__init__(Axis(features[rest]), self._seen._rows)
+        self._terms = whole._terms
+        self._observed, self._rest = place[observed][_order(self._seen._rows)], place[rest]
         self._freeze()
 
     def _times(self, X: Floats) -> Floats:
-        return self._through(self._observed, X, self._terms.diag, np.ones_like(self._terms.diag), self._rest)
+        with Workers() as workers:
+            return self._across(self._observed, self._seen._solved(X, None, workers), self._rest, workers)
 
     def _transposed_times(self, X: Floats) -> Floats:
-        return self._through(self._rest, X, np.ones_like(self._terms.diag), self._terms.diag, self._observed)
-
-    def _through(
-        self, source: NDArray[np.intp], X: Floats, before: Floats, after: Floats, target: NDArray[np.intp]
-    ) -> Floats:
-        """From some features by the factors to others; a division by ``before`` and one by ``after``."""
-        terms = self._terms
-        Y = np.zeros((len(terms.diag), X.shape[1]))
-        Y[source] = X
-        sweep = Sweep(terms.tree, X.shape[1], elimination=self._known)
         with Workers() as workers:
-            gather(sweep, terms.left, 1 / before, Y, workers)
-            out = scatter(sweep, terms.left, Y, np.zeros_like(before), 1.0, 1 / after, workers)
-        return out[target]
+            return self._seen._solved(self._across(self._rest, X, self._observed, workers), None, workers)
+
+    def _across(self, source: NDArray[np.intp], X: Floats, target: NDArray[np.intp], workers: Workers) -> Floats:
+        """Sigma_target,source X: there the factors are all that the two have in common."""
+        Y = np.zeros((len(self._terms.diag), X.shape[1]))
+        Y[source] = X
+        return np.ascontiguousarray(times(self._terms._replace(diag=np.zeros(len(Y))), Y, workers)[target])
+
+
+def _order(axis: Axis) -> NDArray[np.intp]:
+    return np.arange(len(axis)) if axis.order is None else axis.order

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cached_property
 from typing import Any
 
@@ -11,30 +10,25 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from mlfm.arrays import floating_array
-from mlfm.covariance import terms as algebra
 from mlfm.covariance.cholesky import ExpandedCholesky
 from mlfm.covariance.conditional import Conditional
 from mlfm.covariance.lowrank import MultilevelLowRank, given_ranks
-from mlfm.covariance.operator import Floats
+from mlfm.covariance.operator import Axis, Floats
 from mlfm.covariance.precision import MultilevelPrecision
+from mlfm.covariance.refinement import Solver
 from mlfm.covariance.root import MultilevelRoot
 from mlfm.covariance.selection import select_once
-from mlfm.covariance.terms import Terms, column_slices
-from mlfm.exceptions import ConditionWarning
+from mlfm.covariance.terms import Terms
+from mlfm.exceptions import ConditionWarning, warn_caller
 from mlfm.hierarchy import Hierarchy
 from mlfm.likelihood import LOG_2PI
-from mlfm.linear import column_products, divide_by_paths, eliminate, scatter, solve
+from mlfm.linear import divide_by_paths, eliminate, scatter
 from mlfm.parameters import loadings_array, uniqueness_array
 from mlfm.ranks import Ranks
-from mlfm.sweep import Elimination, Sweep, Totals, Workers
+from mlfm.sweep import Elimination, Totals, Workers
 from mlfm.wording import listing
 
 EPS = float(np.finfo(float).eps)
-
-#: A solution is refined where the elimination may lose this factor, or b'D^-1 b is so many times b'Sigma^-1 b.
-REFINE_FROM = 100.0
-STEPS = 8  # of refinement at most, where no number is asked for; one or two nearly always do
-ACCURATE = 4 * EPS  # backward error at which refinement ends
 POOR = 1e-10  # backward error from which a solution gets a warning
 FEWEST_DIGITS = 1e-8  # relative error from which anything else does
 
@@ -99,21 +93,39 @@ class MultilevelCovariance(MultilevelLowRank):
         by_level = given_ranks(hierarchy, loadings, ranks, "loadings")
         F = loadings_array(loadings, hierarchy, by_level)[hierarchy.permutation]
         D = uniqueness_array(uniquenesses, hierarchy)[hierarchy.permutation]
-        self._hold(hierarchy, Terms.of(hierarchy.offsets, by_level, F, F, 1.0, D))
+        self._hold_covariance(hierarchy, by_level, F, D)
+
+    def _hold_covariance(
+        self, hierarchy: Hierarchy, ranks: tuple[int, ...], F: Floats, D: Floats, axis: Axis | None = None
+    ) -> None:
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            bad = ~((D > 0) & np.isfinite(1 / D) & np.isfinite(D) & np.isfinite(F.sum(axis=1)))
+        if bad.any():
+            place = np.arange(len(D)) if axis is not None and axis.order is None else hierarchy.permutation
+            raise ValueError(
+                f"out of the range of double precision, at {listing(hierarchy.features[place[bad]])}: the numbers, or "
+                "what they are multiplied with, are too large or too small; use other units"
+            )
+        self._hold(hierarchy, Terms.of(hierarchy.offsets, ranks, F, F, 1.0, D), axis)
+
+    @classmethod
+    def _covariance_of(
+        cls, hierarchy: Hierarchy, ranks: tuple[int, ...], F: Floats, D: Floats, axis: Axis | None = None
+    ) -> MultilevelCovariance:
+        """From arrays in group order."""
+        made = cls.__new__(cls)
+        made._hold_covariance(hierarchy, ranks, F, D, axis)
+        return made
 
     def _with(self, ranks: tuple[int, ...], F: Floats, D: Floats) -> MultilevelCovariance:
         """Another covariance of the same features, from arrays in group order."""
-        made = MultilevelCovariance.__new__(MultilevelCovariance)
-        made._hold(self._hierarchy, Terms.of(self._hierarchy.offsets, ranks, F, F, 1.0, D), self._rows)
-        return made
+        return self._covariance_of(self._hierarchy, ranks, F, D, self._rows)
 
     def _with_features(self, where: NDArray[np.intp], F: Floats, D: Floats) -> MultilevelCovariance:
         """A covariance of some of the features, by position in the user's order; so are the rows of F and D."""
         hierarchy = self._hierarchy.reindex(self._hierarchy.features[where])
-        F, D = F[hierarchy.permutation], D[hierarchy.permutation]
-        made = MultilevelCovariance.__new__(MultilevelCovariance)
-        made._hold(hierarchy, Terms.of(hierarchy.offsets, self._terms.ranks, F, F, 1.0, D))
-        return made
+        order = hierarchy.permutation
+        return self._covariance_of(hierarchy, self._terms.ranks, F[order], D[order])
 
     @property
     def loadings(self) -> pd.DataFrame:
@@ -148,8 +160,13 @@ class MultilevelCovariance(MultilevelLowRank):
         Returns
         -------
         x : array, Series or DataFrame
-        residual : float, or array with a value a column of b
+        residual : float, or a value a column of b as an array or a Series
             If asked for.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If Sigma is singular to rounding.
 
         Warns
         -----
@@ -166,112 +183,69 @@ class MultilevelCovariance(MultilevelLowRank):
             raise ValueError(f"refine: a number of steps from 0 on is needed, or None, not {refine!r}")
         B, hand_back = self._rows.take(b, "b")
         with Workers() as workers:
-            X, residual = self._solved(B, refine, return_residual, workers)
-        solution = hand_back(X, self._rows)
-        if not return_residual or residual is None:
-            return solution
-        sizes = np.linalg.norm(B, axis=0)
-        share = np.linalg.norm(residual, axis=0) / np.where(sizes > 0, sizes, 1)
-        return solution, float(share[0]) if np.ndim(b) == 1 else share
+            X = self._solved(B, refine, workers)
+            solution = hand_back(X, self._rows)
+            if not return_residual:
+                return solution
+            residual = self._solver.residual(B, X, workers)
+        sizes = np.abs(B).max(axis=0, initial=0.0)
+        sizes = np.where(sizes > 0, sizes, 1.0)
+        share = np.linalg.norm(residual / sizes, axis=0) / np.maximum(np.linalg.norm(B / sizes, axis=0), EPS)
+        if np.ndim(b) == 1:
+            return solution, float(share[0])
+        return solution, pd.Series(share, index=b.columns) if isinstance(b, pd.DataFrame) else share
 
-    def _solved(self, B: Floats, refine: int | None, checked: bool, workers: Workers) -> tuple[Floats, Floats | None]:
-        """Sigma^-1 B in group order, and the residual where it was looked at."""
-        F, D = self._terms.left, self._terms.diag
-        sweep = Sweep(self._terms.tree, B.shape[1], elimination=self._known)
-        X = solve(sweep, F, D, B, workers)
-        if refine is None:
-            steps = STEPS if self._digits_at_risk(B, X, sweep, workers) else 0
-        else:
-            steps = refine
-        if not (steps or checked):
-            return X, None
-        residual = B - algebra.times(self._terms, X, workers)
-        for _ in range(steps):
-            if (self._backward_errors(B, X, residual) <= ACCURATE).all():
-                break
-            better = X + solve(sweep, F, D, residual, workers)
-            of_better = B - algebra.times(self._terms, better, workers)
-            gained = self._sizes(of_better) < self._sizes(residual)
-            if not gained.any():
-                break
-            X, residual = np.where(gained, better, X), np.where(gained, of_better, residual)
-        if steps:
-            worst = float(self._backward_errors(B, X, residual).max(initial=0.0))
-            if not worst <= POOR:
-                self._warn(f"the solution has a backward error of {worst:.1g}", np.sqrt(self._whole_diagonal()))
-        return X, residual
-
-    def _digits_at_risk(self, B: Floats, X: Floats, sweep: Sweep, workers: Workers) -> bool:
-        """Whether the elimination, or the difference of b and what the factors explain of it, lost digits."""
-        if self._inflation > REFINE_FROM:
-            return True
-        left = column_products(sweep, B, X, workers)  # b'Sigma^-1 b = b'D^-1 b less what the factors explain
-        return bool((left * REFINE_FROM < left + sweep.explained_by_column()).any())
-
-    def _sizes(self, residual: Floats) -> Floats:
-        """Norms on the scale of correlations, column by column."""
-        return np.sqrt(np.einsum("jn,jn,j->n", residual, residual, 1 / self._whole_diagonal()))
-
-    def _backward_errors(self, B: Floats, X: Floats, residual: Floats) -> Floats:
-        """||b - Sigma x|| / (||Sigma|| ||x|| + ||b||) on the scale of correlations, column by column."""
-        solution = np.sqrt(np.einsum("jn,jn,j->n", X, X, self._whole_diagonal()))
-        scale = self._correlation_norm * solution + self._sizes(B)
-        return self._sizes(residual) / np.where(scale > 0, scale, 1)
+    def _solved(self, B: Floats, refine: int | None, workers: Workers) -> Floats:
+        """Sigma^-1 B in group order."""
+        X, worst = self._solver.solve(B, refine, workers)
+        if worst > POOR:
+            self._warn(f"the solution has a backward error of {worst:.1g}")
+        return X
 
     @cached_property
-    def _correlation_norm(self) -> float:
-        """A lower bound on the largest eigenvalue of the correlation matrix: the mean one of a group's part."""
-        share = self._terms.left**2 / self._whole_diagonal()[:, None]
-        mean = [
-            np.add.reduceat(share[:, own].sum(axis=1), bounds[:-1]).max() / rank
-            for own, bounds, rank in zip(
-                column_slices(self._terms.ranks), self._hierarchy.offsets, self._terms.ranks, strict=True
-            )
-            if rank
-        ]
-        return max(1.0, *mean)
+    def _solver(self) -> Solver:
+        return Solver(self._terms, *self._eliminated)
 
     @cached_property
     def _eliminated(self) -> tuple[Elimination, float]:
+        return self._eliminate(self._terms.left)
+
+    def _eliminate(self, F: Floats) -> tuple[Elimination, float]:
+        """R and A with these loadings, and what the elimination may lose."""
         with Workers() as workers:
             try:
-                return eliminate(self._terms.tree, self._terms.left, self._terms.diag, workers)
+                return eliminate(self._terms.tree, F, self._terms.diag, workers)
             except FloatingPointError:
                 raise np.linalg.LinAlgError(
                     "singular to working precision: uniquenesses are too small against the loadings, or numbers too "
                     f"large; the smallest uniquenesses are those of {listing(self._smallest())}"
                 ) from None
 
-    @property
-    def _known(self) -> Elimination:
-        return self._eliminated[0]
-
-    @property
-    def _inflation(self) -> float:
-        return self._eliminated[1]
-
     def _known_well(self) -> Elimination:
         """R and A for what is not refined, with a warning where they are poor."""
-        if self._inflation * EPS > FEWEST_DIGITS:
-            self._warn(f"results are accurate to about {self._inflation * EPS:.1g}", np.sqrt(self._whole_diagonal()))
-        return self._known
+        known, inflation = self._eliminated
+        self._warn_above_few_digits(inflation * EPS)
+        return known
+
+    def _warn_above_few_digits(self, error: float) -> None:
+        if not error <= FEWEST_DIGITS:
+            self._warn(f"results are accurate to about {min(error, 1.0):.1g}")
+
+    def _warn(self, what: str) -> None:
+        share = float((self._terms.diag / self._whole_diagonal).min())
+        warn_caller(
+            f"{what}: uniquenesses are tiny against the loadings, down to {share:.1g} of the variance, so that digits "
+            f"are lost; the smallest are those of {listing(self._smallest())}",
+            ConditionWarning,
+        )
 
     def _smallest(self) -> pd.Index:
-        smallest = np.argsort(self._terms.diag / self._whole_diagonal(), kind="stable")[:3]
+        smallest = np.argsort(self._terms.diag / self._whole_diagonal, kind="stable")[:3]
         order = np.arange(len(self._rows)) if self._rows.order is None else self._rows.order
         return self._hierarchy.features[order[smallest]]
 
-    def _warn(self, what: str, scale: Floats) -> None:
-        share = float((self._terms.diag / scale**2).min())
-        warnings.warn(
-            f"{what}: the covariance is nearly singular, with uniquenesses down to {share:.1g} of the variance; the "
-            f"smallest are those of {listing(self._smallest())}",
-            ConditionWarning,
-            stacklevel=4,
-        )
-
     def inv(self) -> MultilevelPrecision:
-        """The inverse D^-1 - H_1 H_1' - .. - H_L H_L', as a multilevel low rank matrix.
+        """The inverse D^-1 - H_1 H_1' - .. - H_L H_L', as a multilevel low rank matrix; H is its ``factors``.
 
         Examples
         --------
@@ -282,10 +256,13 @@ class MultilevelCovariance(MultilevelLowRank):
         >>> sigma.inv().diagonal().round(4)
         array([0.701 , 0.3918, 0.2371])
         """
-        precisions = 1 / self._terms.diag
-        known = self._known_well()
+        known, precisions = self._known_well(), 1 / self._terms.diag
         with Workers() as workers:
             H = divide_by_paths(self._terms.tree, known, precisions, self._terms.left, workers)
+        if (self._terms.diag * FEWEST_DIGITS < self._whole_diagonal * EPS).any():
+            # D^-1 and H H' may cancel: what is left of a diagonal element is at least its variance's reciprocal.
+            left = 1 - self._terms.diag * np.einsum("jk,jk->j", H, H)
+            self._warn_above_few_digits(EPS / max(float(left.min()), EPS))
         return MultilevelPrecision(self, H, precisions)
 
     def logdet(self) -> float:
@@ -372,12 +349,17 @@ class MultilevelCovariance(MultilevelLowRank):
         d = self._vector(by, "by")
         if (d == 0).any():
             raise ValueError("by: a feature multiplied by 0 has no variance; use marginal() to leave features out")
-        return self._with(self._terms.ranks, d[:, None] * self._terms.left, d**2 * self._terms.diag)
+        return self._in_units(d)
 
     def correlation(self) -> MultilevelCovariance:
         """The correlation matrix, as a covariance of features with variance 1."""
-        d = 1 / np.sqrt(self._whole_diagonal())
-        return self._with(self._terms.ranks, d[:, None] * self._terms.left, d**2 * self._terms.diag)
+        return self._in_units(1 / np.sqrt(self._whole_diagonal))
+
+    def _in_units(self, d: Floats) -> MultilevelCovariance:
+        """diag(d) Sigma diag(d)."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # what comes out is checked
+            F, D = d[:, None] * self._terms.left, d**2 * self._terms.diag
+        return self._with(self._terms.ranks, F, D)
 
     def marginal(self, features: Any) -> MultilevelCovariance:
         """The covariance of some of the features.
@@ -407,6 +389,8 @@ class MultilevelCovariance(MultilevelLowRank):
             With the mean map and the covariance of the rest.
         """
         where = select_once(self._hierarchy, observed, "observed")
+        if not len(where):
+            raise ValueError("observed: none are named")
         rest = np.setdiff1d(np.arange(len(self._rows)), where)
         if not len(rest):
             raise ValueError("observed: these are all features; none are left")
@@ -415,16 +399,19 @@ class MultilevelCovariance(MultilevelLowRank):
     def __add__(self, x: Any) -> Any:
         """With another covariance a covariance: that of the sum of independent variables."""
         total = super().__add__(x)
-        if isinstance(x, MultilevelCovariance):
-            made = MultilevelCovariance.__new__(MultilevelCovariance)
-            made._hold(total._hierarchy, total._terms, total._rows)
-            return made
-        return total
+        if not isinstance(x, MultilevelCovariance):
+            return total
+        terms = total._terms
+        return self._covariance_of(total._hierarchy, terms.ranks, terms.left, terms.diag, total._rows)
+
+    __radd__ = __add__
 
     def _scaled_by(self, factor: float) -> MultilevelLowRank:
         if factor <= 0:
             return super()._scaled_by(factor)
-        return self._with(self._terms.ranks, np.sqrt(factor) * self._terms.left, factor * self._terms.diag)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # what comes out is checked
+            F, D = np.sqrt(factor) * self._terms.left, factor * self._terms.diag
+        return self._with(self._terms.ranks, F, D)
 
     # Likelihoods
 
@@ -439,9 +426,11 @@ class MultilevelCovariance(MultilevelLowRank):
         rows = Y if isinstance(Y, pd.DataFrame) else floating_array(Y, "Y")
         if rows.ndim != 2:
             raise ValueError(f"Y: a matrix with a row an observation is needed, not {rows.ndim} dimensions")
+        if rows.shape[1] != len(self._rows):
+            raise ValueError(f"Y: shape (nobs, {len(self._rows)}) is needed, not {rows.shape}")
         data, _ = self._rows.take(rows.T, "Y")
         with Workers() as workers:
-            X, _ = self._solved(data, None, False, workers)
+            X = self._solved(data, None, workers)
         return -0.5 * (data.shape[1] * (len(data) * LOG_2PI + self.logdet()) + float(np.vdot(data, X)))
 
     def expected_loglike(self, other: MultilevelCovariance) -> float:
@@ -454,11 +443,16 @@ class MultilevelCovariance(MultilevelLowRank):
     def kl_divergence(self, other: MultilevelCovariance) -> float:
         """Kullback-Leibler divergence from N(0, Sigma) to N(0, other) in nats: E log(p_Sigma / p_other) under Sigma."""
         _covariance(other)
-        return 0.5 * (other._trace_of_solved(self) - len(self._rows) + other.logdet() - self.logdet())
+        found = 0.5 * (other._trace_of_solved(self) - len(self._rows) + other.logdet() - self.logdet())
+        return max(found, 0.0)  # it is not negative; rounding may be
 
     def _trace_of_solved(self, other: MultilevelCovariance) -> float:
         """tr(Sigma^-1 other)."""
-        return self.inv().inner(_covariance(other))
+        trace = self.inv().inner(_covariance(other))
+        # The diagonal of D^-1 other is what the rest is taken off.
+        whole = float((other.diagonal() / self._rows.outwards(self._terms.diag)).sum())
+        self._warn_above_few_digits(EPS * whole / len(self._rows))
+        return trace
 
 
 def _covariance(other: Any) -> MultilevelCovariance:

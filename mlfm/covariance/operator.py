@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -65,7 +66,7 @@ class Axis:
         What has the same rows as the argument comes back in the argument's order, anything else in the user's.
         """
         labelled = isinstance(x, (pd.Series, pd.DataFrame))
-        where = positions(x.index, self.labels, name) if labelled else None
+        where = positions(feature_names(x.index, self.labels), self.labels, name) if labelled else None
         values = np.asarray(floating_array(x, name), dtype=np.float64)
         n = len(self)
         if values.ndim not in (1, 2) or values.shape[0] != n:
@@ -82,7 +83,7 @@ class Axis:
             if not labelled:
                 return result
             index = axis.labels
-            if axis is self and where is not None:
+            if where is not None and axis.labels.equals(self.labels):
                 placed = np.empty_like(result)
                 placed[where] = result
                 result, index = placed, x.index
@@ -91,6 +92,13 @@ class Axis:
             return pd.DataFrame(result, index=index, columns=x.columns)
 
         return array, hand_back
+
+
+def feature_names(index: pd.Index, features: pd.Index) -> pd.Index:
+    """Names of features in an index: its last level where it holds groups as well, as in a hierarchy's MultiIndex."""
+    if isinstance(index, pd.MultiIndex) and not isinstance(features, pd.MultiIndex):
+        return index.get_level_values(-1)
+    return index
 
 
 def refuse_gaps(values: Floats, name: str) -> None:
@@ -104,10 +112,40 @@ def refuse_gaps(values: Floats, name: str) -> None:
         raise ValueError(f"{name}: {bad} values are missing or infinite")
 
 
-class FrozenOperator(LinearOperator):
+class Frozen:
+    """Objects that cannot be changed once they are made."""
+
+    def _freeze(self) -> None:
+        self.__dict__["_frozen"] = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_change()
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse_change()
+        super().__delattr__(name)
+
+    def _refuse_change(self) -> None:
+        if "_frozen" in self.__dict__:
+            raise AttributeError(f"a {type(self).__name__} cannot be changed; make a new one")
+
+
+def number(x: Any) -> float:
+    """A finite real number, or an error."""
+    value = x.item() if isinstance(x, (np.generic, np.ndarray)) else x
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"a real number is needed, not {x!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"a finite number is needed, not {x!r}")
+    return float(value)
+
+
+class FrozenOperator(Frozen, LinearOperator):
     """A LinearOperator with labelled rows and columns that cannot be changed.
 
-    Vectors and matrices, also as Series and DataFrames, which are aligned by label; a vector gives a vector.
+    Vectors and matrices, also as Series and DataFrames, which are aligned by label; a vector gives a vector. Products
+    and sums with operators of other kinds are SciPy's and know no labels.
     """
 
     def __init__(self, rows: Axis, columns: Axis) -> None:
@@ -122,9 +160,6 @@ class FrozenOperator(LinearOperator):
     def _transposed_times(self, X: Floats) -> Floats:
         """The product of the transpose with an n x k array, everything in working order."""
 
-    def _freeze(self) -> None:
-        self.__dict__["_frozen"] = True
-
     def __array__(self, *_: Any, **__: Any) -> Floats:
         # pandas asks for an array where a Series or DataFrame stands on the left of a product.
         raise TypeError(
@@ -136,11 +171,6 @@ class FrozenOperator(LinearOperator):
         rows, columns = self.shape
         return f"<{type(self).__name__}, {rows} x {columns}>"
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if "_frozen" in self.__dict__:
-            raise AttributeError(f"a {type(self).__name__} cannot be changed; make a new one")
-        super().__setattr__(name, value)
-
     def dot(self, x: Any) -> Any:
         """The product with a vector or a matrix; with another operator, an operator; with a number, a multiple.
 
@@ -150,9 +180,51 @@ class FrozenOperator(LinearOperator):
             A vector of length n or a matrix n x k. Series and DataFrames are aligned by label, and the result is
             labelled.
         """
-        if isinstance(x, LinearOperator) or np.isscalar(x):
+        from mlfm.covariance.composition import Multiple, Product
+
+        if isinstance(x, FrozenOperator) and self._columns.labels.equals(x._rows.labels):
+            return Product(self, x)
+        if isinstance(x, LinearOperator):
             return super().dot(x)
-        return self._labelled_times(x)
+        return Multiple(number(x), self) if np.ndim(x) == 0 else self._labelled_times(x)
+
+    def __rmul__(self, x: Any) -> Any:
+        return self.dot(x) if np.ndim(x) == 0 else self._rdot(x)
+
+    def __neg__(self) -> Any:
+        return self.dot(-1.0)
+
+    def __truediv__(self, x: Any) -> Any:
+        if np.ndim(x):
+            raise TypeError("a matrix can be divided by a number; scale(1 / d) divides rows and columns by theirs")
+        divisor = number(x)
+        if divisor == 0:
+            raise ZeroDivisionError("a matrix divided by 0")
+        return self.dot(1 / divisor)
+
+    def __add__(self, x: Any) -> Any:
+        from mlfm.covariance.composition import Sum
+
+        if isinstance(x, FrozenOperator):
+            mine, theirs = (self._rows, self._columns), (x._rows, x._columns)
+            if all(a.labels.equals(b.labels) for a, b in zip(mine, theirs, strict=True)):
+                return Sum(self, x)
+        if isinstance(x, LinearOperator):
+            return super().__add__(x)
+        if np.ndim(x) == 0 and number(x) == 0:  # where sum() begins
+            return self
+        raise TypeError(
+            f"{type(x).__name__} cannot be added to a {type(self).__name__}, only another operator can; to_dense() of "
+            "a matrix makes an array of it"
+        )
+
+    __radd__ = __add__
+
+    def __sub__(self, x: Any) -> Any:
+        return self + (-x if isinstance(x, LinearOperator) else x)
+
+    def __rsub__(self, x: Any) -> Any:
+        return -self + x
 
     def matvec(self, x: Any) -> Any:
         """The product with a vector (n or n x 1), labelled if the vector is."""
@@ -174,15 +246,15 @@ class FrozenOperator(LinearOperator):
         """The product of the transpose with a matrix."""
         return self.T.matmat(X)
 
-    def _labelled_times(self, x: Any) -> Any:
-        array, hand_back = self._columns.take(x, "x")
+    def _labelled_times(self, x: Any, name: str = "x") -> Any:
+        array, hand_back = self._columns.take(x, name)
         return hand_back(self._times(array), self._rows)
 
     def _matmat(self, X: Any) -> Any:  # SciPy asks for it; everything comes in by the methods above
         return self._labelled_times(X)
 
     def _rdot(self, x: Any) -> Any:
-        if isinstance(x, LinearOperator) or np.isscalar(x):
+        if isinstance(x, LinearOperator):
             return super()._rdot(x)
         array = np.asarray(x)
         if array.ndim not in (1, 2):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlfm.alignment import positions
+from mlfm.covariance.operator import feature_names
 from mlfm.hierarchy import Hierarchy
 from mlfm.wording import listing, plain
 
@@ -35,22 +36,26 @@ def select(hierarchy: Hierarchy, key: Any, name: str) -> Selection:
             raise ValueError(f"{name}: a slice must begin and end with names of features: {error}") from None
     if isinstance(key, Mapping):
         return Selection(_group(hierarchy, key, name), False)
-    if isinstance(key, Hashable) and not isinstance(key, (frozenset, pd.Index)) and key in features:
-        return Selection(np.array([features.get_loc(key)], dtype=np.intp), True)
     if pd.api.types.is_scalar(key) or isinstance(key, tuple):
-        raise ValueError(f"{name}: no feature is called {plain(key)}")
+        try:
+            return Selection(np.array([features.get_loc(key)], dtype=np.intp), True)
+        except (KeyError, TypeError, pd.errors.InvalidIndexError):
+            raise ValueError(f"{name}: no feature is called {plain(key)}") from None
     mask = _mask(features, key, name)
     if mask is not None:
         return Selection(np.flatnonzero(mask), False)
-    wanted = key if isinstance(key, pd.Index) else pd.Index(list(key))
-    where = features.get_indexer(wanted)
+    try:
+        wanted = feature_names(key if isinstance(key, pd.Index) else pd.Index(list(key)), features)
+        where = features.get_indexer(wanted)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: a list of names of features is needed, not {key!r}: {error}") from None
     if (where < 0).any():
         raise ValueError(f"{name}: no features are called {listing(wanted[where < 0])}")
     return Selection(where, False)
 
 
 def select_once(hierarchy: Hierarchy, key: Any, name: str) -> NDArray[np.intp]:
-    """The same, for lists in which no feature may stand twice and some must."""
+    """The same, for lists in which no feature may stand twice."""
     where, _ = select(hierarchy, key, name)
     features = hierarchy.features[where]
     if features.has_duplicates:

@@ -24,33 +24,33 @@ Wanted = Callable[[NDArray[np.intp], int], NDArray[np.bool_]]
 
 
 class Terms(NamedTuple):
-    """sign (sum_l B_l C_l') + diag."""
+    """weight (sum_l B_l C_l') + diag."""
 
     ranks: tuple[int, ...]  # of every level of the hierarchy, 0 included
     tree: Tree
     left: Floats  # B, n x r
     right: Floats  # C, n x r; B itself where the sum is symmetric
-    sign: float
+    weight: float
     diag: Floats  # n
 
     @classmethod
     def of(
-        cls, offsets: Sequence[NDArray[np.intp]], ranks: tuple[int, ...], left: Floats, right: Floats, sign: float,
+        cls, offsets: Sequence[NDArray[np.intp]], ranks: tuple[int, ...], left: Floats, right: Floats, weight: float,
         diag: Floats,
     ) -> Terms:  # fmt: skip
         left = np.ascontiguousarray(left)
         right = left if right is left else np.ascontiguousarray(right)
         for array in (left, right, diag):
             array.setflags(write=False)
-        return cls(ranks, Tree.of(offsets, ranks), left, right, sign, diag)
+        return cls(ranks, Tree.of(offsets, ranks), left, right, weight, diag)
 
     @property
     def symmetric(self) -> bool:
         return self.right is self.left
 
     @property
-    def signed_left(self) -> Floats:
-        return self.left if self.sign == 1 else self.sign * self.left
+    def weighted_left(self) -> Floats:
+        return self.left if self.weight == 1 else self.weight * self.left
 
     @property
     def transposed(self) -> Terms:
@@ -67,10 +67,10 @@ class Terms(NamedTuple):
 
 
 def times(terms: Terms, X: Floats, workers: Workers) -> Floats:
-    """(sign sum_l B_l C_l' + diag) X."""
+    """(weight sum_l B_l C_l' + diag) X."""
     totals, ones = Totals(terms.tree, X.shape[1]), np.ones(len(X))
     gather(totals, terms.right, ones, X, workers)
-    return scatter(totals, terms.left, X, terms.diag, terms.sign, ones, workers)
+    return scatter(totals, terms.left, X, terms.diag, terms.weight, ones, workers)
 
 
 def coarser(columns: NDArray[np.intp], level: int) -> NDArray[np.bool_]:
@@ -95,9 +95,9 @@ def _sums(
 def _finer_times(
     terms: Terms, X: Floats, columns: NDArray[np.intp], wanted: Wanted, scale: float, workers: Workers
 ) -> Floats:
-    """scale (sign sum over the wanted levels B_m C_m' + diag) X_l, for the columns X_l of every level l."""
+    """scale (weight sum over the wanted levels B_m C_m' + diag) X_l, for the columns X_l of every level l."""
     totals = _sums(terms, terms.right, X, columns, wanted, workers)
-    return scatter(totals, terms.left, X, terms.diag, terms.sign, np.full(len(X), scale), workers)
+    return scatter(totals, terms.left, X, terms.diag, terms.weight, np.full(len(X), scale), workers)
 
 
 def product(first: Terms, second: Terms, offsets: Sequence[NDArray[np.intp]], workers: Workers) -> Terms:
@@ -106,8 +106,8 @@ def product(first: Terms, second: Terms, offsets: Sequence[NDArray[np.intp]], wo
     Level l: B1_l times what the second has at l and finer, and what the first has finer than l times B2_l; the diagonal
     counts as finer than all levels.
     """
-    left = _finer_times(first, second.left, second.column_levels, coarser, second.sign, workers)
-    right = _finer_times(second.transposed, first.right, first.column_levels, coarser_or_same, first.sign, workers)
+    left = _finer_times(first, second.left, second.column_levels, coarser, second.weight, workers)
+    right = _finer_times(second.transposed, first.right, first.column_levels, coarser_or_same, first.weight, workers)
     left = stacked(first, first.left, second, left, workers)
     right = stacked(first, right, second, second.right, workers)
     ranks = tuple(a + b for a, b in zip(first.ranks, second.ranks, strict=True))
@@ -134,10 +134,10 @@ def added(first: Terms, second: Terms, offsets: Sequence[NDArray[np.intp]], work
     """The sum as terms of the summed ranks."""
     ranks = tuple(a + b for a, b in zip(first.ranks, second.ranks, strict=True))
     diag = first.diag + second.diag
-    if first.symmetric and second.symmetric and first.sign == second.sign:
+    if first.symmetric and second.symmetric and first.weight == second.weight:
         both = stacked(first, first.left, second, second.left, workers)
-        return Terms.of(offsets, ranks, both, both, first.sign, diag)
-    left = stacked(first, first.signed_left, second, second.signed_left, workers)
+        return Terms.of(offsets, ranks, both, both, first.weight, diag)
+    left = stacked(first, first.weighted_left, second, second.weighted_left, workers)
     return Terms.of(offsets, ranks, left, stacked(first, first.right, second, second.right, workers), 1.0, diag)
 
 
@@ -155,11 +155,25 @@ def inner(first: Terms, second: Terms, workers: Workers) -> float:
         )
         low_rank += sum(float(np.vdot(x, y)) for x, y in zip(lefts, rights, strict=True))
     return (
-        first.sign * second.sign * low_rank
-        + first.sign * float(diagonal_of_low_rank(first) @ second.diag)
-        + second.sign * float(diagonal_of_low_rank(second) @ first.diag)
+        first.weight * second.weight * low_rank
+        + first.weight * float(diagonal_of_low_rank(first) @ second.diag)
+        + second.weight * float(diagonal_of_low_rank(second) @ first.diag)
         + float(first.diag @ second.diag)
     )
+
+
+def of_size_one(terms: Terms) -> tuple[Terms, float]:
+    """Terms whose numbers can be squared, and what they are to be multiplied with again."""
+    largest = [float(np.abs(array).max(initial=0.0)) for array in (terms.left, terms.right, terms.diag)]
+    left, right = (value if value > 0 else 1.0 for value in largest[:2])
+    size = max(abs(terms.weight) * left * right if min(largest[:2]) > 0 else 0.0, largest[2])
+    if (1e-100 < size < 1e100 and 1e-100 < left * right < 1e100) or size == 0:
+        return terms, 1.0
+    scaled = terms.left / left
+    other = scaled if terms.symmetric else terms.right / right
+    return terms._replace(
+        left=scaled, right=other, weight=terms.weight * left * right / size, diag=terms.diag / size
+    ), size
 
 
 def diagonal_of_low_rank(terms: Terms) -> Floats:
@@ -176,7 +190,7 @@ def quadratic_forms(terms: Terms, X: Floats, workers: Workers) -> Floats:
         totals = Totals(terms.tree, X.shape[1])
         gather(totals, terms.left, ones, X, workers)
     low_rank = sum(np.einsum("kon,kon->n", x, y) for x, y in zip(totals.b, rights, strict=True))
-    return terms.sign * low_rank + np.einsum("jn,j,jn->n", X, terms.diag, X)
+    return terms.weight * low_rank + np.einsum("jn,j,jn->n", X, terms.diag, X)
 
 
 def block(terms: Terms, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Floats:
@@ -191,7 +205,7 @@ def block(terms: Terms, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Fl
         held = (np.diff(first_rows) > 0) & (np.diff(first_columns) > 0)
         for k in np.flatnonzero(held):
             a, b = slice(*first_rows[k : k + 2]), slice(*first_columns[k : k + 2])
-            out[a, b] += terms.sign * (B[a] @ C[b].T)
+            out[a, b] += terms.weight * (B[a] @ C[b].T)
     # The diagonal, wherever a row is a column; either may occur more than once.
     first, last = np.searchsorted(j, i, side="left"), np.searchsorted(j, i, side="right")
     for at, (a, b) in enumerate(zip(first, last, strict=True)):

@@ -17,6 +17,7 @@ from mlfm.sweep.tree import Tree
 
 SMALLEST = 256  # features: below this a task is not worth handing out
 WORTH = 10_000_000  # features x factors x columns that a task should have: a millisecond or so
+ROOM = 1 << 20  # numbers that the matrices of a task's leaf groups may take
 READING = 8  # multiplications that a loading could enter while the next one is read
 MOST = 64  # tasks aimed at, whatever the number of features
 
@@ -70,7 +71,11 @@ def task_width(tree: Tree, columns: int) -> int:
 
     Without many columns the work is that of the moments of the loadings, or of reading them.
     """
-    return max(SMALLEST, -(-tree.n_features // MOST), WORTH // _work(tree.n_factors, columns))
+    width = max(SMALLEST, -(-tree.n_features // MOST), WORTH // _work(tree.n_factors, columns))
+    if columns:
+        return width
+    # Small groups: their matrices are what a task holds.
+    return min(width, max(SMALLEST, ROOM * tree.n_features // (len(tree.leaves) * max(tree.n_factors, 1) ** 2)))
 
 
 def _work(factors: int, columns: int) -> int:
