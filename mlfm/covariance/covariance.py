@@ -98,8 +98,8 @@ class MultilevelCovariance(MultilevelLowRank):
     def _hold_covariance(
         self, hierarchy: Hierarchy, ranks: tuple[int, ...], F: Floats, D: Floats, axis: Axis | None = None
     ) -> None:
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            bad = ~((D > 0) & np.isfinite(1 / D) & np.isfinite(D) & np.isfinite(F.sum(axis=1)))
+        with np.errstate(over="ignore", divide="ignore"):
+            bad = ~((D > 0) & np.isfinite(D) & np.isfinite(1 / D))
         if bad.any():
             place = np.arange(len(D)) if axis is not None and axis.order is None else hierarchy.permutation
             raise ValueError(
@@ -357,9 +357,10 @@ class MultilevelCovariance(MultilevelLowRank):
 
     def _in_units(self, d: Floats) -> MultilevelCovariance:
         """diag(d) Sigma diag(d)."""
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # what comes out is checked
-            F, D = d[:, None] * self._terms.left, d**2 * self._terms.diag
-        return self._with(self._terms.ranks, F, D)
+        with np.errstate(over="ignore", under="ignore"):
+            largest = np.abs(d) * np.sqrt(self._whole_diagonal)  # no loading exceeds it
+            D = np.where(np.isfinite(largest), d**2 * self._terms.diag, np.inf)
+            return self._with(self._terms.ranks, d[:, None] * self._terms.left, D)
 
     def marginal(self, features: Any) -> MultilevelCovariance:
         """The covariance of some of the features.
@@ -409,9 +410,7 @@ class MultilevelCovariance(MultilevelLowRank):
     def _scaled_by(self, factor: float) -> MultilevelLowRank:
         if factor <= 0:
             return super()._scaled_by(factor)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # what comes out is checked
-            F, D = np.sqrt(factor) * self._terms.left, factor * self._terms.diag
-        return self._with(self._terms.ranks, F, D)
+        return self._in_units(np.full(len(self._rows), np.sqrt(factor)))
 
     # Likelihoods
 
