@@ -98,3 +98,11 @@ def modules():
 def test_examples_in_docstrings(name):
     outcome = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
     assert outcome.failed == 0
+
+
+def test_every_package_is_installed():
+    import tomllib
+
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    listed = set(project["tool"]["setuptools"]["packages"])
+    assert {"mlfm", *(f"mlfm.{path.parent.name}" for path in HOME.glob("*/__init__.py"))} <= listed
