@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from mlfm.alignment import positions
 from mlfm.arrays import real_array
 from mlfm.covariance import terms as algebra
 from mlfm.covariance.compression import rebuilt, spectra
@@ -59,7 +60,7 @@ class MultilevelLowRank(FrozenOperator):
     -----
     Features are always meant by name, and in arrays by position in ``hierarchy.features``. Sums and products need both
     matrices on one hierarchy, or one on a hierarchy that is the other's with levels left out
-    (:meth:`Hierarchy.coarsen`).
+    (:meth:`Hierarchy.coarsen`); features may stand in another order.
 
     References
     ----------
@@ -349,7 +350,7 @@ class MultilevelLowRank(FrozenOperator):
         i, _ = select(self._hierarchy, rows, "rows")
         j = i if columns is None else select(self._hierarchy, columns, "columns").where
         features = self._hierarchy.features
-        return pd.DataFrame(self._block(i, j), index=features[i], columns=features[j])
+        return pd.DataFrame(self._part(i, j), index=features[i], columns=features[j])
 
     def __getitem__(self, key: tuple[Any, Any]) -> Any:
         """``M[rows, columns]``: a DataFrame; a Series where one of them is one name, a number where both are."""
@@ -358,7 +359,7 @@ class MultilevelLowRank(FrozenOperator):
         (i, one_row), (j, one_column) = (
             select(self._hierarchy, part, name) for part, name in zip(key, ("rows", "columns"), strict=True)
         )
-        block, features = self._block(i, j), self._hierarchy.features
+        block, features = self._part(i, j), self._hierarchy.features
         if one_row and one_column:
             return float(block[0, 0])
         if one_row:
@@ -370,6 +371,14 @@ class MultilevelLowRank(FrozenOperator):
     def _block(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats:
         place = self._rows.place
         return algebra.block(self._terms, place[i], place[j])
+
+    def _part(self, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats:
+        if len(i) * len(j) > DENSE**2:
+            raise ValueError(
+                f"rows, columns: {len(i)} x {len(j)} numbers would take {8e-9 * len(i) * len(j):.3g} GB; select fewer, "
+                "or make the whole with to_dense(max_features=None)"
+            )
+        return self._block(i, j)
 
     def to_dense(self, *, max_features: int | None = DENSE) -> Floats:
         """The matrix as an n x n array, in feature order.
@@ -431,13 +440,29 @@ def given_ranks(hierarchy: Hierarchy, factors: Any, ranks: Ranks | None, name: s
 
 
 def _on_one_hierarchy(first: MultilevelLowRank, second: MultilevelLowRank) -> tuple[MultilevelLowRank, Terms, Terms]:
-    """Both matrices' terms on the hierarchy of one of them, and that one."""
+    """Both matrices' terms on the hierarchy of one of them, and that one; features are matched by name."""
     mine, theirs = first._hierarchy, second._hierarchy
+    if mine is not theirs and not mine.features.equals(theirs.features):
+        match = positions(theirs.features, mine.features, "other")
+        second = _reordered(second, match)
+        theirs = second._hierarchy
     if mine is theirs or mine == theirs:
         return first, first._terms, second._terms
     if len(theirs.levels) < len(mine.levels):
         return first, first._terms, _refined(second, first)
     return second, _refined(first, second), second._terms
+
+
+def _reordered(matrix: MultilevelLowRank, where: NDArray[np.intp]) -> MultilevelLowRank:
+    """The same matrix with its features in another order."""
+    hierarchy = matrix._hierarchy.reindex(matrix._hierarchy.features[where])
+    rows = matrix._rows.place[where][hierarchy.permutation]
+    terms = matrix._terms
+    left = terms.left[rows]
+    right = left if terms.symmetric else terms.right[rows]
+    made = MultilevelLowRank.__new__(MultilevelLowRank)
+    made._hold(hierarchy, Terms.of(hierarchy.offsets, terms.ranks, left, right, terms.weight, terms.diag[rows]))
+    return made
 
 
 def _refined(coarse: MultilevelLowRank, fine: MultilevelLowRank) -> Terms:
@@ -447,9 +472,9 @@ def _refined(coarse: MultilevelLowRank, fine: MultilevelLowRank) -> Terms:
     known = set(finer.levels)
     if not set(levels) <= known or finer.coarsen(levels) != coarse._hierarchy:
         raise ValueError(
-            "the two matrices must have the same features in the same order and the same hierarchy, or one that is the "
-            f"other's with levels left out; levels here: {listing(levels)} and {listing(finer.levels)}, "
-            f"features: {len(coarse._rows)} and {len(fine._rows)}"
+            "other: the two matrices must have the same groups, or one those of the other with levels left out; "
+            f"levels {listing(levels)} and {listing(finer.levels)}"
+            + ("" if set(levels) - known else ", and the groups of a level differ")
         )
     rank = dict(zip(levels, coarse._terms.ranks, strict=True))
     ranks = tuple(rank.get(level, 0) for level in finer.levels)

@@ -16,6 +16,7 @@ from scipy.sparse.linalg import LinearOperator
 from mlfm.alignment import positions
 from mlfm.arrays import floating_array
 from mlfm.hierarchy import Hierarchy
+from mlfm.wording import listing
 
 Floats = NDArray[np.float64]
 
@@ -71,7 +72,7 @@ class Axis:
         n = len(self)
         if values.ndim not in (1, 2) or values.shape[0] != n:
             raise ValueError(f"{name}: shape ({n},) or ({n}, k) is needed, not {values.shape}")
-        refuse_gaps(values, name)
+        refuse_gaps(values, name, x.index if labelled else self.labels)
         flat = values.ndim == 1
         if where is not None:
             values = values[where]
@@ -101,15 +102,16 @@ def feature_names(index: pd.Index, features: pd.Index) -> pd.Index:
     return index
 
 
-def refuse_gaps(values: Floats, name: str) -> None:
+def refuse_gaps(values: Floats, name: str, labels: pd.Index) -> None:
     """A ValueError where values are missing or infinite."""
     # A sum is one pass without an array of its own; it may overflow, so that only a finite one decides.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(values.sum()):
             return
-    bad = int((~np.isfinite(values)).sum())
-    if bad:
-        raise ValueError(f"{name}: {bad} values are missing or infinite")
+    bad = ~np.isfinite(values)
+    if bad.any():
+        rows = labels[bad if bad.ndim == 1 else bad.any(axis=1)]
+        raise ValueError(f"{name}: {int(bad.sum())} values are missing or infinite, at {listing(rows)}")
 
 
 class Frozen:

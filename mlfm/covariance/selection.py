@@ -81,6 +81,8 @@ def _group(hierarchy: Hierarchy, key: Mapping[Any, Any], name: str) -> NDArray[n
     paths = hierarchy.paths(level)
     k = [i for i, path in enumerate(paths) if path == group]
     if not k:
-        raise ValueError(f"{name}: level {plain(level)} has no group {plain(group)}; it has {listing(paths)}")
+        meant = [path for path in paths if isinstance(path, tuple) and path[-1] == group]
+        hint = f"the path is meant: {listing(meant)}" if meant else f"it has {listing(paths)}"
+        raise ValueError(f"{name}: level {plain(level)} has no group {plain(group)}; {hint}")
     bounds = hierarchy.offsets[hierarchy.position(level)]
     return np.sort(hierarchy.permutation[bounds[k[0]] : bounds[k[0] + 1]])
