@@ -211,3 +211,10 @@ def test_the_warning_points_at_the_caller():
             warnings.simplefilter("always")
             verb(sigma)
         assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_other_units_and_another_order_are_no_loss_of_digits():
+    sigma = tiny(1.0).scale(10.0 ** np.linspace(-6, 6, 200))
+    other = sigma.marginal(sigma.hierarchy.features[::-1])
+    assert sigma.kl_divergence(other) == pytest.approx(0, abs=1e-9)
+    assert other.expected_loglike(sigma) == pytest.approx(sigma.expected_loglike(sigma), rel=1e-11)

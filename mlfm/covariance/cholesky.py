@@ -175,10 +175,10 @@ class ExpandedCholesky(Frozen):
         """Values of all factors, in the order of E, as nodes x factors x columns by level."""
         tree, n = self._covariance._terms.tree, len(self._covariance._rows)
         return [
-            values[first - n : first - n + tree.n_nodes(level) * rank].reshape(-1, rank, values.shape[1])
-            if rank
-            else np.empty((tree.n_nodes(level), 0, values.shape[1]))
-            for level, (first, rank) in enumerate(zip(self._first, tree.ranks, strict=True))
+            values[first - n : first - n + nodes * rank].reshape(nodes, rank, values.shape[1])
+            for first, nodes, rank in zip(
+                self._first, map(tree.n_nodes, range(len(tree.ranks))), tree.ranks, strict=True
+            )
         ]
 
     def solve(self, b: Any) -> Any:

@@ -63,10 +63,16 @@ class Spectrum:
 
 def spectra(terms: Terms, offsets: tuple[NDArray[np.intp], ...]) -> list[Spectrum]:
     """The blocks of every level, the weight in U."""
+    left = terms.weighted_left
     return [
-        Spectrum(terms.weighted_left[:, own], terms.right[:, own], bounds)
+        Spectrum(left[:, own], terms.right[:, own], bounds)
         for own, bounds in zip(column_slices(terms.ranks), offsets, strict=True)
     ]
+
+
+def without_rounding(terms: Terms, blocks: list[Spectrum], offsets: tuple[NDArray[np.intp], ...]) -> Terms:
+    """The sum with every block put together, and nothing left out but rounding."""
+    return rebuilt(terms, blocks, [block.rank(0.0) for block in blocks], offsets)
 
 
 def rebuilt(terms: Terms, blocks: list[Spectrum], ranks: list[int], offsets: tuple[NDArray[np.intp], ...]) -> Terms:

@@ -92,7 +92,7 @@ class ConditionalMean(FrozenOperator):
         self._seen = whole.marginal(features[observed])
         super().__init__(Axis(features[rest]), self._seen._rows)
         self._terms = whole._terms
-        self._observed, self._rest = place[observed][_order(self._seen._rows)], place[rest]
+        self._observed, self._rest = place[observed][self._seen.hierarchy.permutation], place[rest]
         self._freeze()
 
     def _times(self, X: Floats) -> Floats:
@@ -108,7 +108,3 @@ class ConditionalMean(FrozenOperator):
         Y = np.zeros((len(self._terms.diag), X.shape[1]))
         Y[source] = X
         return np.ascontiguousarray(times(self._terms._replace(diag=np.zeros(len(Y))), Y, workers)[target])
-
-
-def _order(axis: Axis) -> NDArray[np.intp]:
-    return np.arange(len(axis)) if axis.order is None else axis.order

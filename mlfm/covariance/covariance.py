@@ -101,9 +101,9 @@ class MultilevelCovariance(MultilevelLowRank):
         with np.errstate(over="ignore", divide="ignore"):
             bad = ~((D > 0) & np.isfinite(D) & np.isfinite(1 / D))
         if bad.any():
-            place = np.arange(len(D)) if axis is not None and axis.order is None else hierarchy.permutation
+            features = hierarchy.features[hierarchy.permutation[bad]]
             raise ValueError(
-                f"out of the range of double precision, at {listing(hierarchy.features[place[bad]])}: the numbers, or "
+                f"out of the range of double precision, at {listing(features)}: the numbers, or "
                 "what they are multiplied with, are too large or too small; use other units"
             )
         self._hold(hierarchy, Terms.of(hierarchy.offsets, ranks, F, F, 1.0, D), axis)
@@ -241,8 +241,7 @@ class MultilevelCovariance(MultilevelLowRank):
 
     def _smallest(self) -> pd.Index:
         smallest = np.argsort(self._terms.diag / self._whole_diagonal, kind="stable")[:3]
-        order = np.arange(len(self._rows)) if self._rows.order is None else self._rows.order
-        return self._hierarchy.features[order[smallest]]
+        return self._hierarchy.features[self._hierarchy.permutation[smallest]]
 
     def inv(self) -> MultilevelPrecision:
         """The inverse D^-1 - H_1 H_1' - .. - H_L H_L', as a multilevel low rank matrix; H is its ``factors``.
@@ -449,7 +448,8 @@ class MultilevelCovariance(MultilevelLowRank):
         """tr(Sigma^-1 other)."""
         trace = self.inv().inner(_covariance(other))
         # The diagonal of D^-1 other is what the rest is taken off.
-        whole = float((other.diagonal() / self._rows.outwards(self._terms.diag)).sum())
+        variances = pd.Series(other.diagonal(), index=other.hierarchy.features)
+        whole = float((variances / self.uniquenesses).sum())  # matched by name
         self._warn_above_few_digits(EPS * whole / len(self._rows))
         return trace
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from functools import cached_property
 from typing import Any
@@ -14,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from mlfm.alignment import positions
 from mlfm.arrays import real_array
 from mlfm.covariance import terms as algebra
-from mlfm.covariance.compression import rebuilt, spectra
+from mlfm.covariance.compression import rebuilt, spectra, without_rounding
 from mlfm.covariance.operator import Axis, FrozenOperator, number
 from mlfm.covariance.selection import select
 from mlfm.covariance.terms import Terms
@@ -249,10 +248,8 @@ class MultilevelLowRank(FrozenOperator):
         offsets = self._hierarchy.offsets
         terms, size = algebra.of_size_one(self._terms)
         blocks = spectra(terms, offsets)
-        whole = rebuilt(terms, blocks, [block.rank(0.0) for block in blocks], offsets)
         with Workers() as workers:
-            norm = math.sqrt(max(algebra.inner(whole, whole, workers), 0.0))
-        del whole
+            norm = algebra.norm(without_rounding(terms, blocks, offsets), workers)
         allowed = max(atol / size, rtol * norm) / max(len(blocks), 1)
         small = rebuilt(terms, blocks, [block.rank(allowed) for block in blocks], offsets)
         return MultilevelLowRank._of(self, small)._scaled_by(size)
@@ -269,7 +266,7 @@ class MultilevelLowRank(FrozenOperator):
 
     @cached_property
     def _whole_diagonal(self) -> Floats:
-        return self._terms.diag + self._terms.weight * algebra.diagonal_of_low_rank(self._terms)
+        return algebra.diagonal(self._terms)
 
     def inner(self, other: MultilevelLowRank) -> float:
         """The Frobenius inner product with another MLR matrix: the sum of products of their elements."""
@@ -292,10 +289,10 @@ class MultilevelLowRank(FrozenOperator):
         """
         terms, size = algebra.of_size_one(self._terms)
         if not terms.symmetric:
-            blocks = spectra(terms, self._hierarchy.offsets)
-            terms = rebuilt(terms, blocks, [block.rank(0.0) for block in blocks], self._hierarchy.offsets)
+            offsets = self._hierarchy.offsets
+            terms = without_rounding(terms, spectra(terms, offsets), offsets)
         with Workers() as workers:
-            return size * math.sqrt(max(algebra.inner(terms, terms, workers), 0.0))
+            return size * algebra.norm(terms, workers)
 
     def quad_form(self, x: Any) -> Any:
         """x' M x.

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm.covariance.terms import Terms, diagonal_of_low_rank, times
+from mlfm.covariance.terms import Terms, diagonal, times
 from mlfm.linear import column_products, solve
 from mlfm.sweep import Elimination, Sweep, Workers
 
@@ -39,7 +39,7 @@ class Solver:
 
     @cached_property
     def _variances(self) -> Floats:
-        return self._terms.diag + self._terms.weight * diagonal_of_low_rank(self._terms)
+        return diagonal(self._terms)
 
     def solve(self, B: Floats, refine: int | None, workers: Workers) -> tuple[Floats, float]:
         """The solution, and the largest backward error of a column; not a number where nobody looked."""

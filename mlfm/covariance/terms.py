@@ -8,6 +8,7 @@ the groups of the coarser (PHDB, appendix on products of multilevel low rank mat
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -174,6 +175,16 @@ def of_size_one(terms: Terms) -> tuple[Terms, float]:
     return terms._replace(
         left=scaled, right=other, weight=terms.weight * left * right / size, diag=terms.diag / size
     ), size
+
+
+def norm(terms: Terms, workers: Workers) -> float:
+    """The Frobenius norm."""
+    return math.sqrt(max(inner(terms, terms, workers), 0.0))
+
+
+def diagonal(terms: Terms) -> Floats:
+    """The diagonal of the whole."""
+    return terms.diag + terms.weight * diagonal_of_low_rank(terms)
 
 
 def diagonal_of_low_rank(terms: Terms) -> Floats:
