@@ -6,7 +6,7 @@ import sys
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-KERNELS = ["blocks", "em", "metric", "pairs", "scoring", "tree"]
+KERNELS = ["blocks", "em", "gaps", "metric", "pairs", "scoring", "tree", "variants"]
 
 # MLFM_DEBUG=1 builds kernels that check every index.
 debug = os.environ.get("MLFM_DEBUG", "0") == "1"

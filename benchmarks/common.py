@@ -67,7 +67,7 @@ def simulated(n, groups, ranks, nobs, snr=4.0, seed=0):
 def problem(n, groups, ranks, nobs, **options):
     """The estimation problem of simulated data."""
     tree, Y = simulated(n, groups, ranks, nobs, **options)
-    return Problem.of(tree, Standardised.of(Y.T, np.arange(n), False), 1e-4)
+    return Problem.of(tree, Standardised.of(Y.T, np.arange(n), np.empty((nobs, 0)), np.ones(nobs), None), 1e-4)
 
 
 def begin(problem, start="top-down"):

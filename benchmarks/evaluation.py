@@ -15,9 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from mlfm._kernels.em import px_em_pass
 from mlfm.estimation import METHODS, FitRecord
-from mlfm.estimation.em import step
-from mlfm.likelihood import condition
-from mlfm.sweep import Sweep, Workers, available_cpus
+from mlfm.estimation.em import CompleteStair
+from mlfm.sweep import Workers, available_cpus
 
 CASES = {
     "n 100 000; groups 1, 3, 7, 16, 32; ranks 30, 20, 10, 5, 2; N 340": (
@@ -48,14 +47,8 @@ def dgemm_seconds(case, n_threads):
 
 def px_em_seconds(case, start, n_threads):
     F, D = (part.copy() for part in start)
-    sweep = Sweep(case.tree, case.Y.shape[1])
     with Workers(n_threads) as workers:
-        condition(sweep, F, D, case.Y, workers)
-
-        def evaluation():
-            step(case, sweep, px_em_pass, F, D, workers)
-
-        return median_seconds(evaluation)
+        return median_seconds(CompleteStair(case, (F, D), workers, px_em_pass).step)
 
 
 def scoring_seconds(case, start, n_threads, iterations=16):

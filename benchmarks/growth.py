@@ -10,9 +10,8 @@ import pandas as pd
 from common import begin, command_line, median_seconds, problem, report
 
 from mlfm._kernels.em import px_em_pass
-from mlfm.estimation.em import step
-from mlfm.likelihood import condition
-from mlfm.sweep import Sweep, Workers
+from mlfm.estimation.em import CompleteStair
+from mlfm.sweep import Workers
 
 FEATURES, WIDE = 10_000, 40_960  # where something else grows; where the number of groups does
 GROUPS, RANKS, NOBS = [1, 8, 64], [8, 4, 2], 300
@@ -20,15 +19,9 @@ LEAVES, FACTORS = 6, 14  # where levels grow: 2^6 leaf groups and 14 factors on 
 
 
 def seconds_an_evaluation(case, n_threads=1):
-    F, D = begin(case, "random")
-    sweep = Sweep(case.tree, case.Y.shape[1])
+    start = begin(case, "random")
     with Workers(n_threads) as workers:
-        condition(sweep, F, D, case.Y, workers)
-
-        def evaluation():
-            step(case, sweep, px_em_pass, F, D, workers)
-
-        return median_seconds(evaluation, repeats=9)
+        return median_seconds(CompleteStair(case, start, workers, px_em_pass).step, repeats=9)
 
 
 def levels(depth):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlfm.hierarchy import Hierarchy
     from mlfm.model import MultilevelFactorModel
     from mlfm.results import MultilevelFactorResults
+    from mlfm.weights import exponential_weights
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "UniquenessFloorWarning",
     "__version__",
     "datasets",
+    "exponential_weights",
     "load",
 ]
 
@@ -57,6 +59,7 @@ _HOMES = {
     "MultilevelLowRank": "mlfm.covariance",
     "MultilevelPrecision": "mlfm.covariance",
     "UniquenessFloorWarning": "mlfm.exceptions",
+    "exponential_weights": "mlfm.weights",
 }
 
 

@@ -39,3 +39,29 @@ def positions(index: pd.Index, features: pd.Index, name: str) -> NDArray[np.intp
             f"missing: {listing(absent) or 'none'}"
         )
     return where
+
+
+def rows_of(index: pd.Index, wanted: pd.Index, name: str, labelled: bool) -> NDArray[np.intp]:
+    """Where in ``index`` each observation's row stands: by label, or where the data are not labelled by position.
+
+    A ValueError that shows the difference where the labels differ.
+    """
+    if len(index) == len(wanted) and (not labelled or index.equals(wanted)):
+        return np.arange(len(wanted))
+    if not labelled:
+        raise ValueError(f"{name}: {len(index)} rows, but endog has {len(wanted)}")
+    for labels, whose in ((index, name), (wanted, "endog")):
+        if labels.has_duplicates:
+            twice = labels[labels.duplicated()].unique()
+            raise ValueError(
+                f"{name}: its index differs from that of endog, and rows cannot be matched by label, as labels of "
+                f"{whose} occur more than once: {listing(twice)}"
+            )
+    where, strange, absent = match(index, wanted)
+    if len(strange) or len(absent):
+        raise ValueError(
+            f"{name}: its index differs from that of endog; in {name} and not in endog: {listing(strange) or 'none'}; "
+            f"in endog and not in {name}: {listing(absent) or 'none'}; take the rows that both have, as in "
+            f"{name}.loc[endog.index]"
+        )
+    return where

@@ -31,3 +31,8 @@ def floating_array(argument: Any, name: str) -> NDArray[np.float32] | NDArray[np
         return np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name}: real numbers are needed, not {type(argument).__name__}: {error}") from error
+
+
+def as_pandas(argument: Any) -> Any:
+    """What an argument's own ``to_pandas()`` (Polars, Arrow) makes of it, or the argument itself."""
+    return argument.to_pandas() if hasattr(argument, "to_pandas") else argument

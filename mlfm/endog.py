@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mlfm.alignment import match
 from mlfm.arrays import floating_array
-from mlfm.exceptions import DroppedObservationsWarning
+from mlfm.exceptions import DroppedObservationsWarning, warn_caller
 from mlfm.hierarchy import Hierarchy
 from mlfm.standardised import Reals
 from mlfm.wording import count, listing
 
-MISSING = ("raise", "drop")
+MISSING = ("ml", "drop", "raise")
 # Beyond these, sums of squares of a feature leave the range of floating point numbers.
 LARGEST, SMALLEST = 1e140, 1e-140
 
@@ -73,8 +73,23 @@ def _as_hierarchy(hierarchy: Any) -> Hierarchy:
     )
 
 
-def checked_values(endog: Any, features: pd.Index, missing: str) -> tuple[Reals, pd.Index]:
-    """The data (observations x features) and the observations' labels.
+def row_labels(endog: Any) -> tuple[pd.Index, bool]:
+    """The observations' labels, and whether they are the data's own."""
+    if isinstance(endog, pd.DataFrame):
+        return endog.index, True
+    return pd.RangeIndex(len(endog)), False
+
+
+class Observed(NamedTuple):
+    """The data (observations x features), which rows of those given they are, and whether values are missing."""
+
+    values: Reals
+    kept: NDArray[np.bool_]
+    incomplete: bool
+
+
+def checked_values(endog: Any, index: pd.Index, features: pd.Index, missing: str) -> Observed:
+    """The data checked.
 
     Single precision is kept, everything else becomes double. The array may be the caller's own: it is only read.
     """
@@ -88,15 +103,16 @@ def checked_values(endog: Any, features: pd.Index, missing: str) -> tuple[Reals,
             raise TypeError(f"endog: columns are not numeric: {listing(wrong)}; convert or drop them")
         single = {getattr(dtype, "numpy_dtype", dtype) for dtype in set(endog.dtypes)} == {np.dtype(np.float32)}
         values = endog.to_numpy(dtype=np.float32 if single else np.float64, na_value=np.nan)
-        index = endog.index
     else:
         values = floating_array(endog, "endog")
-        index = pd.RangeIndex(len(values))
 
-    values, index = _without_missing(values, index, features, missing)
+    kept, incomplete = _treat_missing(values, index, features, missing)
+    if not kept.all():
+        values = values[kept]
     if len(values) < 2:
         raise ValueError(f"endog: at least 2 observations are needed, not {len(values)}")
-    low, high = values.min(axis=0).astype(np.float64), values.max(axis=0).astype(np.float64)
+    lowest, highest = (np.fmin, np.fmax) if incomplete else (np.minimum, np.maximum)
+    low, high = lowest.reduce(values, axis=0).astype(np.float64), highest.reduce(values, axis=0).astype(np.float64)
     size, extent = np.maximum(np.abs(low), np.abs(high)), high - low
     extreme = (size > LARGEST) | ((extent > 0) & (extent < SMALLEST))
     if extreme.any():
@@ -110,16 +126,18 @@ def checked_values(endog: Any, features: pd.Index, missing: str) -> tuple[Reals,
             f"endog: columns do not vary: {listing(features[constant])}; drop them (or, if they vary by less than "
             f"{values.dtype} can tell, centre them)"
         )
-    return values, index
+    return Observed(values, kept, incomplete)
 
 
 def _is_real(dtype: Any) -> bool:
     return bool(pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype))
 
 
-def _without_missing(values: Reals, index: pd.Index, features: pd.Index, missing: str) -> tuple[Reals, pd.Index]:
+def _treat_missing(values: Reals, index: pd.Index, features: pd.Index, missing: str) -> tuple[NDArray[np.bool_], bool]:
+    """Which rows to keep, and whether values are missing in them."""
+    everything = np.ones(len(values), dtype=bool)
     if not len(values):
-        return values, index
+        return everything, False
     # The largest value is nan where any is; no array of the data's size is made where all is well.
     infinite = np.isinf(values.max(axis=0)) | np.isinf(values.min(axis=0))
     incomplete_columns = np.isnan(values.max(axis=0))
@@ -129,7 +147,7 @@ def _without_missing(values: Reals, index: pd.Index, features: pd.Index, missing
             f"endog: infinite values in columns {listing(features[infinite])}; make them missing, or leave them out"
         )
     if not incomplete_columns.any():
-        return values, index
+        return everything, False
     gaps = np.isnan(values)
     empty = gaps.all(axis=0)
     if empty.any():
@@ -139,11 +157,19 @@ def _without_missing(values: Reals, index: pd.Index, features: pd.Index, missing
     if missing == "raise":
         raise ValueError(
             f"endog: {count(int(gaps.sum()), 'value')} missing, in {count(int(incomplete.sum()), 'observation')}, "
-            f"{where}; fill them or use missing='drop' to leave these observations out"
+            f"{where}; fill them, use missing='ml' (maximum likelihood with what there is) or missing='drop' to leave "
+            "these observations out"
         )
-    warnings.warn(
-        f"{count(int(incomplete.sum()), 'observation')} of {len(values)} left out for missing values {where}",
-        DroppedObservationsWarning,
-        stacklevel=4,
-    )
-    return values[~incomplete], index[~incomplete]
+    if missing == "drop":
+        warn_caller(
+            f"{count(int(incomplete.sum()), 'observation')} of {len(values)} left out for missing values {where}",
+            DroppedObservationsWarning,
+        )
+        return ~incomplete, False
+    bare = gaps.all(axis=1)
+    if bare.any():
+        raise ValueError(
+            f"endog: {count(int(bare.sum()), 'row')} without any value: {listing(index[bare])}; leave them out, as in "
+            "endog.dropna(how='all')"
+        )
+    return everything, True

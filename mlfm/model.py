@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numbers
+import sys
 import time
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,44 @@ from numpy.typing import ArrayLike, NDArray
 from statsmodels.base.model import LikelihoodModel
 
 from mlfm.alignment import positions
-from mlfm.endog import checked_values, match_hierarchy
-from mlfm.estimation import METHODS, STARTS, Evaluation, FitRecord, Problem, Search, filling, maximise
-from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, UniquenessFloorWarning
+from mlfm.arrays import as_pandas, real_array
+from mlfm.covariates import covariates, refuse_collinear
+from mlfm.endog import checked_values, match_hierarchy, row_labels
+from mlfm.estimation import (
+    METHODS,
+    STARTS,
+    AnyProblem,
+    Evaluation,
+    FitRecord,
+    IncompleteProblem,
+    Point,
+    Problem,
+    Search,
+    filling,
+    maximise,
+)
+from mlfm.evidence import Evidence, IncompleteEvidence, evidence_of
+from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, UniquenessFloorWarning, warn_caller
+from mlfm.formula import Design, formula_of, long_inputs, wide_inputs
 from mlfm.hierarchy import Hierarchy
 from mlfm.inference.counts import Unidentified, unidentified
-from mlfm.likelihood import condition, loglike, loglike_by_column, score
-from mlfm.linear import solve
-from mlfm.parameters import Layout, Parameters, finite_vector, loadings_array, parameter_names, uniqueness_array
+from mlfm.parameters import (
+    Layout,
+    Parameters,
+    coefficients_array,
+    loadings_array,
+    parameter_names,
+    uniqueness_array,
+)
+from mlfm.patterns import Patterns
 from mlfm.progress import progress_bar
 from mlfm.ranks import Ranks, factor_columns, ranks_by_level, refuse_more_than_features
 from mlfm.results import MultilevelFactorResults
 from mlfm.rotation import canonical
-from mlfm.standardised import Reals, Standardised
-from mlfm.sweep import Sweep, Tree, Workers
+from mlfm.standardised import NothingLeft, Reals, Standardised, Undetermined
+from mlfm.sweep import Tree, Workers
 from mlfm.warm import warm_start
+from mlfm.weights import counted, frequencies, importances
 from mlfm.wording import count, listing
 
 Floats = NDArray[np.float64]
@@ -40,7 +64,7 @@ LEAST_FLOOR = 1e-10
 class MultilevelFactorModel(LikelihoodModel):
     """Multilevel factor model for features in nested groups, fitted by maximum likelihood.
 
-    y = mu + F_1 z_1 + .. + F_L z_L + e. The features sit in nested groups: level 1 is the global group of all
+    y = B x + F_1 z_1 + .. + F_L z_L + e, x being covariates, by default a constant alone. The features sit in nested groups: level 1 is the global group of all
     features, each later level refines the one before. Every group of level l has ``ranks[l]`` factors of its own, on
     which only its features load, so
 
@@ -51,7 +75,11 @@ class MultilevelFactorModel(LikelihoodModel):
     Parameters
     ----------
     endog : DataFrame or array, observations x features
-        The data. One copy is made, of single precision where the data are, and the data themselves are not kept.
+        The data; Polars and Arrow tables are taken too. One copy is made, of single precision where the data are, and
+        the data themselves are not kept.
+    exog : DataFrame, Series or array, observations x covariates, optional
+        Covariates of the mean: every feature has a coefficient for each. Matched with endog by label where both have
+        labels.
     hierarchy : Hierarchy, DataFrame, MultiIndex, list of level names, or None
         The groups of the features. A DataFrame holds labels, indexed by feature, columns coarse to fine. None
         takes the levels of endog's column MultiIndex, whose last level names the features; a list names some of
@@ -60,9 +88,17 @@ class MultilevelFactorModel(LikelihoodModel):
         Factors of each group: by level name (absent levels have none), or one number a level from global to
         finest. Zero is allowed anywhere.
     trend : {"c", "n"}
-        "c": every feature has a mean, estimated. "n": the data are taken as centred.
-    missing : {"raise", "drop"}
-        Missing values are an error, or their observations are left out, with a warning that says how many.
+        "c": a constant, "const", goes in front of the covariates, so that every feature has a mean. "n": none; without
+        covariates the data are taken as centred.
+    missing : {"ml", "drop", "raise"}
+        What to do where values of endog are missing. "ml": exact maximum likelihood from what is observed, valid if
+        values are missing at random. "drop": leave these observations out, with a warning that says how many. "raise":
+        an error that says where.
+    weights : Series or array, optional
+        How much each observation matters (see :func:`mlfm.exponential_weights`). They are scaled to sum to the
+        effective number of observations, (sum w)^2 / sum w^2, on which the log-likelihood and the criteria are based.
+    freq_weights : Series or array, optional
+        How often each observation was seen, in whole numbers: the same as so many equal rows.
     uniqueness_floor : float
         Smallest uniqueness allowed, as a share of the feature's variance; between 1e-10 and 1.
 
@@ -100,48 +136,78 @@ class MultilevelFactorModel(LikelihoodModel):
     def __init__(
         self,
         endog: pd.DataFrame | ArrayLike,
+        exog: pd.DataFrame | pd.Series | ArrayLike | None = None,
         *,
         hierarchy: Hierarchy | pd.DataFrame | pd.Index | Sequence[Hashable] | None = None,
         ranks: Ranks,
         trend: str = "c",
-        missing: str = "raise",
+        missing: str = "ml",
+        weights: pd.Series | ArrayLike | None = None,
+        freq_weights: pd.Series | ArrayLike | None = None,
         uniqueness_floor: float = 1e-4,
     ) -> None:
         if trend not in TRENDS:
             raise ValueError(f"trend must be one of {listing(TRENDS)}, not {trend!r}")
         if not _is_number(uniqueness_floor) or not LEAST_FLOOR <= float(uniqueness_floor) < 1:
             raise ValueError(f"uniqueness_floor must lie between {LEAST_FLOOR:g} and 1, not {uniqueness_floor!r}")
-        if hasattr(endog, "to_pandas"):
-            endog = endog.to_pandas()  # Arrow, Polars
-        self.hierarchy = match_hierarchy(endog, hierarchy)
+        endog = as_pandas(endog)
+        self.hierarchy = match_hierarchy(endog, as_pandas(hierarchy))
         self._ranks = ranks_by_level(ranks, self.hierarchy)
         refuse_more_than_features(self._ranks, self.hierarchy)
-        values, index = checked_values(endog, self.hierarchy.features, missing)
-        nobs = len(values)
+        index, labelled = row_labels(endog)
+        design = covariates(exog, index, labelled, constant=trend == "c")
+        importance, frequency = importances(weights, index, labelled), frequencies(freq_weights, index, labelled)
+        values, kept, incomplete = checked_values(endog, index, self.hierarchy.features, missing)
+        if not kept.all():
+            index, design = index[kept], design[kept]
+            importance, frequency = (x if x is None else x[kept] for x in (importance, frequency))
         for level, rank in zip(self.hierarchy.levels, self._ranks, strict=True):
-            if rank > nobs:
-                raise ValueError(f"ranks: level {level!r} has rank {rank}, more than the {nobs} observations")
+            if rank > len(values):
+                raise ValueError(f"ranks: level {level!r} has rank {rank}, more than the {len(values)} observations")
+        counts = counted(importance, frequency, len(values))
+        refuse_collinear(design, counts.each)
         # statsmodels would keep the data a second time, join the labels of a column MultiIndex and squeeze a single
         # column: it gets the observations' numbers instead.
-        super().__init__(np.arange(nobs), None, missing="none")
+        super().__init__(np.arange(len(values)), None, missing="none")
         self.data.endog = self.data.orig_endog = None
-        self._data = Standardised.of(values, self.hierarchy.permutation, trend == "c")
-        self.nobs = nobs
+        order = self.hierarchy.permutation
+        patterns = Patterns.of(np.isnan(values)[:, order]) if incomplete else None
+        self._data = self._standardised(values, design.to_numpy(), counts.each, patterns)
+        self.nobs, self.effective_nobs = counts.nobs, counts.effective
         self.row_labels = index
-        self.trend = trend
+        self.trend, self.covariates = trend, design.columns
+        self.n_missing = int(np.isnan(values).sum()) if incomplete else 0
+        self.design: Design | None = None
+        self._formula: str | None = None
         self.uniqueness_floor = float(uniqueness_floor)
         self._tree = Tree.of(self.hierarchy.offsets, self._ranks)
-        n = self.hierarchy.n_features
-        self._layout = Layout(n, self._tree.n_factors, n if trend == "c" else 0)
+        self._evidence: Evidence = evidence_of(self._tree, self._data)
+        self._layout = Layout(self.hierarchy.n_features, self._tree.n_factors, design.shape[1])
         self.unidentified: list[Unidentified] = list(unidentified(self.hierarchy, self._ranks))
         if self.unidentified:
-            warnings.warn(
+            warn_caller(
                 f"{count(len(self.unidentified), 'group')} not identified: "
                 f"{listing(self.unidentified, show=str)}; use a smaller rank or other groups, "
                 "or read only the covariance",
                 IdentificationWarning,
-                stacklevel=2,
             )
+
+    def _standardised(self, values: Reals, design: Floats, weights: Floats, patterns: Patterns | None) -> Standardised:
+        """The data as they are kept, or what is wrong with covariates and data together."""
+        features = self.hierarchy.features
+        try:
+            return Standardised.of(values, self.hierarchy.permutation, design, weights, patterns)
+        except Undetermined as error:
+            raise ValueError(
+                "exog: columns (the constant among them) are collinear in the observations of "
+                f"{listing(features[np.sort(error.columns)])}, too few or too much alike to determine their "
+                "coefficients; drop these features, or covariates"
+            ) from None
+        except NothingLeft as error:
+            raise ValueError(
+                f"endog: columns do not vary beyond the covariates: {listing(features[np.sort(error.columns)])} "
+                "(observations of weight zero do not count); drop them"
+            ) from None
 
     @property
     def endog(self) -> Reals:
@@ -153,6 +219,21 @@ class MultilevelFactorModel(LikelihoodModel):
         # statsmodels sets the attribute while the model is made, and to nothing in remove_data.
         if "_data" in self.__dict__ and values is not None:
             raise AttributeError("the data of a model cannot be replaced; make another model")
+
+    @property
+    def exog(self) -> Floats:
+        """The design: observations x covariates, the constant among them."""
+        return self._data.design[self._data.places]
+
+    @exog.setter
+    def exog(self, values: object) -> None:
+        if "_data" in self.__dict__ and values is not None:
+            raise AttributeError("the covariates of a model cannot be replaced; make another model")
+
+    @property
+    def exog_names(self) -> list[str]:
+        """Names of the covariates, the constant among them."""
+        return [str(covariate) for covariate in self.covariates]
 
     @property
     def ranks(self) -> pd.Series:
@@ -168,54 +249,55 @@ class MultilevelFactorModel(LikelihoodModel):
     def param_names(self) -> list[str]:
         """Names of the parameters, in the order of the parameter vector."""
         columns = factor_columns(self.hierarchy, self._ranks)
-        return parameter_names(self.hierarchy.features, columns, self.trend == "c")
+        return parameter_names(self.hierarchy.features, columns, self.covariates)
 
     @property
     def start_params(self) -> Floats:
-        """Parameters at which :meth:`fit` may begin: the "top-down" start."""
+        """Parameters at which :meth:`fit` may begin: the "top-down" start, and least squares of what is observed."""
         with Workers() as workers:
-            problem = self._problem()
-            F, D = problem.to_units(*STARTS["top-down"](problem, np.random.default_rng(0), workers))
-        return self._layout.pack(self._mean_or_none(), self._to_user(F), self._to_user(D))
+            problem = self._problem
+            point = STARTS["top-down"](problem.stand_in, np.random.default_rng(0), workers)
+            return self._pack_group(*problem.to_units(*problem.with_coefficients(*point)))
 
     def pack(
         self,
         loadings: pd.DataFrame | ArrayLike,
         uniquenesses: pd.Series | ArrayLike,
-        mean: pd.Series | ArrayLike | None = None,
+        coefficients: pd.DataFrame | pd.Series | ArrayLike | None = None,
     ) -> Floats:
-        """One flat vector of parameters: means, loadings row by row, uniquenesses, in feature order.
+        """One flat vector of parameters: coefficients and loadings row by row, uniquenesses, in feature order.
 
         Parameters
         ----------
         loadings : DataFrame or array, features x factors
             Compressed loadings; see :class:`mlfm.MultilevelCovariance`.
         uniquenesses : Series or array
-        mean : Series or array, optional
-            With trend "c"; by default the sample means.
+        coefficients : DataFrame or array, features x covariates, optional
+            Of the mean; where the constant is the only covariate, a Series or vector of means will do. By default
+            those of least squares.
         """
         F = loadings_array(loadings, self.hierarchy, self._ranks)
         D = uniqueness_array(uniquenesses, self.hierarchy)
-        if self.trend == "n":
-            if mean is not None:
-                raise ValueError('mean: the model has none, as trend="n"')
-            return self._layout.pack(None, F, D)
-        return self._layout.pack(
-            self._to_user(self._data.mean) if mean is None else finite_vector(mean, self.hierarchy, "mean"), F, D
-        )
+        if coefficients is None:
+            return self._layout.pack(self._to_user(self._data.coefficients), F, D)
+        if not len(self.covariates):
+            if np.size(coefficients):
+                raise ValueError('coefficients: the model has none, as trend="n" and there are no covariates')
+            return self._layout.pack(np.empty((len(D), 0)), F, D)
+        return self._layout.pack(coefficients_array(coefficients, self.hierarchy, self.covariates), F, D)
 
     def unpack(self, params: ArrayLike) -> Parameters:
         """The parts of a parameter vector, labelled; ``model.pack(*model.unpack(params))`` gives it back."""
-        mean, F, D = self._split(params)
+        B, F, D = self._split(params)
         features = self.hierarchy.features
         return Parameters(
             pd.DataFrame(F.copy(), index=features, columns=factor_columns(self.hierarchy, self._ranks)),
             pd.Series(D.copy(), index=features, name="uniqueness"),
-            pd.Series(mean.copy(), index=features, name="mean") if self.trend == "c" else None,
+            pd.DataFrame(B.copy(), index=features, columns=self.covariates),
         )
 
     def loglike(self, params: ArrayLike) -> float:
-        """Log-likelihood of all observations, in nats, with all constants.
+        """Log-likelihood of all observations, in nats, with all constants; each counts as often as its weight says.
 
         Parameters
         ----------
@@ -223,27 +305,18 @@ class MultilevelFactorModel(LikelihoodModel):
             As from :meth:`pack`.
         """
         with Workers() as workers:
-            sweep, _, D, Y = self._conditioned(params, workers)
-            return loglike(sweep, D, np.einsum("jn,jn->j", Y, Y), self.nobs)
+            return self._evidence.loglike(*self._group_parts(params), workers)
 
     def loglikeobs(self, params: ArrayLike) -> Floats:
-        """Log-likelihood of every observation; they sum to :meth:`loglike`."""
+        """Log-likelihood of every observation, whatever its weight; times the weights they sum to :meth:`loglike`."""
         with Workers() as workers:
-            sweep, _, D, Y = self._conditioned(params, workers)
-            return loglike_by_column(sweep, D, Y)
+            return self._evidence.loglike_by_observation(*self._group_parts(params), workers)
 
     def score(self, params: ArrayLike) -> Floats:
         """Gradient of :meth:`loglike`, analytic, in the order of the parameters."""
         with Workers() as workers:
-            sweep, F, D, Y = self._conditioned(params, workers)
-            dF, dD = score(sweep, F, D, Y, np.einsum("jn,jn->j", Y, Y), self.nobs, workers)
-            dmean = None
-            if self.trend == "c":
-                # Sigma^-1 sum_i (y_i - mu)
-                total = Y.sum(axis=1, keepdims=True)
-                known = Sweep(self._tree, 1, elimination=sweep.elimination)
-                dmean = self._to_user(solve(known, F, D, total, workers)[:, 0])
-        return self._layout.pack(dmean, self._to_user(dF), self._to_user(dD))
+            slopes = self._evidence.score(*self._group_parts(params), workers)
+        return self._pack_group(*slopes)
 
     def fit(
         self,
@@ -326,15 +399,15 @@ class MultilevelFactorModel(LikelihoodModel):
         if start_params is not None:
             if start is not None:
                 raise ValueError("start and start_params both say where to begin; give one of them")
-            _, F, D = self._split(start_params, "start_params")
+            B, F, D = (self._to_group(part) for part in self._split(start_params, "start_params"))
 
         began = time.perf_counter()
         with Workers(n_threads) as workers, progress_bar(disp) as show:
-            problem = self._problem()
+            problem = self._problem
             begin: Any = start
             named = start if isinstance(start, str) else ""
             if start_params is not None:
-                named, begin = "start_params", problem.from_units(self._to_group(F), self._to_group(D))
+                named, begin = "start_params", problem.from_units(B, F, D)
             elif isinstance(start, MultilevelFactorResults):
                 named, begin = "results", self._warm(start, problem, seeded)
             record = FitRecord(method, named, maxiter, tol, workers.n_threads)
@@ -345,16 +418,13 @@ class MultilevelFactorModel(LikelihoodModel):
                     callback(entry)
 
             point = maximise(Search(problem, climb, workers, watch, seeded), begin, n_starts, record)
-            on_floor = problem.on_floor(point[1])
-            F, D = problem.to_units(*point)
+            B, F, D = problem.to_units(*point)
+            on_floor = problem.on_floor(D / problem.scale**2)
             F = canonical(self._tree, F, D)
         record.seconds = time.perf_counter() - began
 
         results = MultilevelFactorResults(
-            self,
-            self._layout.pack(self._mean_or_none(), self._to_user(F), self._to_user(D)),
-            record,
-            on_floor=self.hierarchy.features[self._to_user(on_floor)],
+            self, self._pack_group(B, F, D), record, on_floor=self.hierarchy.features[self._to_user(on_floor)]
         )
         if not record.converged:
             warnings.warn(
@@ -376,32 +446,31 @@ class MultilevelFactorModel(LikelihoodModel):
         ranks = ", ".join(f"{level} {rank}" for level, rank in self.ranks.items())
         return f"<MultilevelFactorModel: {self.nobs} x {self.hierarchy.n_features}; ranks: {ranks}>"
 
-    def _mean_or_none(self) -> Floats | None:
-        return self._to_user(self._data.mean) if self.trend == "c" else None
-
-    def _problem(self) -> Problem:
+    @property
+    def _problem(self) -> AnyProblem:
+        if isinstance(self._evidence, IncompleteEvidence):
+            return IncompleteProblem.of(self._evidence.summed_up, self._data, self.uniqueness_floor)
         return Problem.of(self._tree, self._data, self.uniqueness_floor)
 
-    def _warm(
-        self, results: MultilevelFactorResults, problem: Problem, rng: np.random.Generator
-    ) -> tuple[Floats, Floats]:
+    def _warm(self, results: MultilevelFactorResults, problem: AnyProblem, rng: np.random.Generator) -> Point:
         """Another fit's estimates as a point of the problem."""
-        F, D = (self._to_user(part) for part in problem.to_units(filling(problem, rng), np.ones(len(problem.Y))))
+        scale = problem.scale
+        F, D = self._to_user(filling(problem, rng) * scale[:, None]), self._to_user(scale**2)
         columns = factor_columns(self.hierarchy, self._ranks)
         F, D = warm_start(results.loadings, results.uniquenesses, self.hierarchy.features, columns, F, D)
-        return problem.from_units(self._to_group(F), self._to_group(D))
+        return problem.from_units(self._data.coefficients, self._to_group(F), self._to_group(D))
 
-    def _conditioned(self, params: ArrayLike, workers: Workers) -> tuple[Sweep, Floats, Floats, Floats]:
-        """A sweep at these parameters, with loadings, uniquenesses and centred data in group order."""
-        mean, F, D = self._split(params)
-        Y = self._data.less(self._to_group(mean) if self.trend == "c" else np.zeros_like(D))
-        F, D = self._to_group(F), self._to_group(D)
-        sweep = Sweep(self._tree, self.nobs)
-        condition(sweep, F, D, Y, workers)
-        return sweep, F, D, Y
+    def _group_parts(self, params: Any) -> tuple[Floats, Floats, Floats]:
+        """Coefficients, loadings and uniquenesses of a parameter vector, in group order."""
+        B, F, D = self._split(params)
+        return self._to_group(B), self._to_group(F), self._to_group(D)
+
+    def _pack_group(self, B: Floats, F: Floats, D: Floats) -> Floats:
+        """A parameter vector from its parts in group order."""
+        return self._layout.pack(self._to_user(B), self._to_user(F), self._to_user(D))
 
     def _split(self, params: Any, name: str = "params") -> tuple[Floats, Floats, Floats]:
-        """Means, loadings and uniquenesses of a parameter vector; a Series is aligned by its names."""
+        """Coefficients, loadings and uniquenesses of a parameter vector; a Series is aligned by its names."""
         if isinstance(params, pd.Series):
             params = params.iloc[positions(params.index, pd.Index(self.param_names), name)]
         return self._layout.split(params, name)
@@ -414,14 +483,112 @@ class MultilevelFactorModel(LikelihoodModel):
         """Not there yet."""
         raise NotImplementedError("the information matrix is not available in this version of mlfm")
 
-    def predict(self, params: ArrayLike, exog: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Not there yet."""
-        raise NotImplementedError("predictions are not available in this version of mlfm")
+    def predict(self, params: ArrayLike, exog: pd.DataFrame | ArrayLike | None = None) -> Floats:
+        """The mean of every observation at some parameters, observations x features.
+
+        Parameters
+        ----------
+        params : array
+            As from :meth:`pack`.
+        exog : array, optional
+            Observations x covariates, the constant among them; by default those of the model.
+        """
+        B = self._split(params)[0]
+        X = self.exog if exog is None else real_array(exog, "exog")
+        if X.ndim != 2 or X.shape[1] != B.shape[1]:
+            raise ValueError(f"exog: {B.shape[1]} columns are needed ({listing(self.covariates)}), not shape {X.shape}")
+        return X @ B.T
 
     @classmethod
-    def from_formula(cls, *args: Any, **kwargs: Any) -> MultilevelFactorModel:
-        """Not there yet."""
-        raise NotImplementedError("formulas are not available in this version of mlfm; call the class itself")
+    def from_formula(
+        cls,
+        formula: str,
+        data: pd.DataFrame | None = None,
+        *,
+        endog: pd.DataFrame | ArrayLike | None = None,
+        hierarchy: Hierarchy | pd.DataFrame | pd.Index | Sequence[Hashable] | None = None,
+        unit: Hashable | None = None,
+        feature: Hashable | None = None,
+        weights: Hashable | pd.Series | ArrayLike | None = None,
+        freq_weights: Hashable | pd.Series | ArrayLike | None = None,
+        missing: str = "ml",
+        uniqueness_floor: float = 1e-4,
+        eval_env: Mapping[str, Any] | None = None,
+    ) -> MultilevelFactorModel:
+        """A model from a formula such as ``"~ 1 + market + latent(1, d=5) + latent(sector/industry, d=(3, 2))"``.
+
+        Parameters
+        ----------
+        formula : str
+            Mean terms, in the language of the formula engine that statsmodels is set to use (patsy or formulaic), and
+            latent terms. ``latent(g, d=k)`` gives every group of level g k factors: g is ``1`` (the global level), the
+            name of a level, ``a:b`` (level b within a) or ``a/b`` (both a and a:b, d one number for each). The shape
+            ``(k | g)`` of lme4 is taken too. Names that are not plain words go in backticks.
+        data : DataFrame, optional
+            Wide data: the variables of the mean terms, observations x variables. Long data: one row an observed value.
+        endog : DataFrame, observations x features
+            Wide data: the features; matched with ``data`` by label. The left of ``~`` is empty.
+        hierarchy : optional
+            Wide data: the groups of the features, as for the class.
+        unit, feature : column names
+            Long data: the columns of ``data`` that name the observation and the feature of each value, which stands in
+            the column on the left of ``~``. Group labels are columns too, constant within a feature; variables of the
+            mean terms are constant within a unit. Pairs that are absent are missing values.
+        weights, freq_weights : optional
+            As for the class, or the name of a column of ``data`` (long data: constant within a unit).
+        missing, uniqueness_floor
+            As for the class.
+        eval_env : mapping, optional
+            Where functions in the formula are looked up by name; by default what the caller sees.
+
+        Raises
+        ------
+        ValueError
+            If the formula cannot be read (with a caret under the place), a level or variable is unknown, groups are not
+            nested as written, a level is given twice, long data are not what they should be, or the data do not fit.
+
+        Examples
+        --------
+        >>> import mlfm
+        >>> data = mlfm.datasets.load("abilities")
+        >>> model = mlfm.MultilevelFactorModel.from_formula(
+        ...     "~ latent(1, d=1) + latent(ability, d=1)", endog=data.endog, hierarchy=data.groups
+        ... )
+        >>> model.formula
+        '~ 1 + latent(1, d=1) + latent(ability, d=1)'
+        """
+        if eval_env is None:
+            caller = sys._getframe(1)
+            eval_env = {**caller.f_globals, **caller.f_locals}
+        if unit is None and feature is None:
+            inputs = wide_inputs(formula, data, endog, hierarchy, eval_env)
+        elif unit is None or feature is None or data is None:
+            raise TypeError("long data need all of data=, unit= and feature=")
+        elif endog is not None or hierarchy is not None:
+            raise TypeError("unit= and feature= are for long data, where endog= and hierarchy= are columns of data")
+        else:
+            inputs = long_inputs(formula, data, unit, feature, eval_env)
+        model = cls(
+            inputs.endog,
+            inputs.design.matrix,
+            hierarchy=inputs.hierarchy,
+            ranks=inputs.ranks,
+            trend="n",
+            missing=missing,
+            weights=_column(weights, inputs.data, "weights"),
+            freq_weights=_column(freq_weights, inputs.data, "freq_weights"),
+            uniqueness_floor=uniqueness_floor,
+        )
+        model._formula, model.design = inputs.formula, inputs.design
+        return model
+
+    @property
+    def formula(self) -> str:
+        """The model as a formula in canonical form."""
+        if self._formula is not None:
+            return self._formula
+        constant = self.trend == "c"
+        return formula_of(list(self.covariates[constant:]), constant, self.ranks)
 
     def _to_group(self, array: Any) -> Any:
         return np.ascontiguousarray(array[self.hierarchy.permutation])
@@ -440,3 +607,15 @@ def _whole_number(name: str, value: Any, least: int) -> int:
     if not _is_number(value) or value != value // 1 or value < least:
         raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
     return int(value)
+
+
+def _column(weights: Any, data: pd.DataFrame, name: str) -> Any:
+    """Weights themselves, or the column of the data that is called so."""
+    if weights is None or np.ndim(weights) or hasattr(weights, "to_pandas"):
+        return weights
+    if weights not in data.columns:
+        raise ValueError(
+            f"{name}: {weights!r} is not a column of the data with one value for each observation; there are "
+            f"{listing(data.columns, most=20)}"
+        )
+    return data[weights]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mlfm.alignment import positions
 from mlfm.arrays import real_array
+from mlfm.covariates import CONST, INTERCEPT
 from mlfm.hierarchy import Hierarchy
 from mlfm.ranks import factor_columns
 from mlfm.wording import listing
@@ -18,57 +19,82 @@ Floats = NDArray[np.float64]
 
 
 class Parameters(NamedTuple):
-    """Loadings (features x (level, factor)), uniquenesses and means; ``mean`` is None where it is not estimated."""
+    """Loadings (features x (level, factor)), uniquenesses, and coefficients of the mean (features x covariates)."""
 
     loadings: pd.DataFrame
     uniquenesses: pd.Series
-    mean: pd.Series | None
+    coefficients: pd.DataFrame
 
 
 class Layout(NamedTuple):
-    """Where the parts of a flat parameter vector lie: means (if any), loadings row by row, uniquenesses."""
+    """Where the parts of a flat parameter vector lie: coefficients and loadings row by row, uniquenesses."""
 
     n_features: int
     n_factors: int
-    n_means: int
+    n_covariates: int
 
     @property
     def size(self) -> int:
-        return self.n_means + self.n_features * (self.n_factors + 1)
+        return self.n_features * (self.n_covariates + self.n_factors + 1)
 
-    def pack(self, mean: Floats | None, F: Floats, D: Floats) -> Floats:
-        parts = [F.ravel(), D] if mean is None else [mean, F.ravel(), D]
-        return np.concatenate(parts)
+    def pack(self, B: Floats, F: Floats, D: Floats) -> Floats:
+        return np.concatenate([B.ravel(), F.ravel(), D])
 
     def split(self, params: Any, name: str) -> tuple[Floats, Floats, Floats]:
-        """Means, loadings and uniquenesses as views; a ValueError where the vector cannot be parameters."""
+        """Coefficients, loadings and uniquenesses as views; a ValueError where the vector cannot be parameters."""
         vector = real_array(params, name)
         if vector.shape != (self.size,):
             raise ValueError(
-                f"{name}: a vector of {self.size} numbers is needed ({self.n_means} means, "
-                f"{self.n_features} x {self.n_factors} loadings, {self.n_features} uniquenesses), "
+                f"{name}: a vector of {self.size} numbers is needed ({self.n_features} x {self.n_covariates} "
+                f"coefficients, {self.n_features} x {self.n_factors} loadings, {self.n_features} uniquenesses), "
                 f"not an array of shape {vector.shape}"
             )
         if not np.isfinite(vector).all():
             raise ValueError(f"{name}: {int((~np.isfinite(vector)).sum())} of them are missing or infinite")
-        mean, F, D = self.parts(vector)
+        B, F, D = self.parts(vector)
         if (D <= 0).any():
             raise ValueError(f"{name}: uniquenesses must be positive; {int((D <= 0).sum())} of them are not")
-        return mean, F, D
+        return B, F, D
 
     def parts(self, vector: Floats) -> tuple[Floats, Floats, Floats]:
-        """The parts of any vector of this layout (a gradient, say): means, loadings, uniquenesses."""
-        last = self.n_means + self.n_features * self.n_factors
-        loadings = vector[self.n_means : last].reshape(self.n_features, self.n_factors)
-        return vector[: self.n_means], loadings, vector[last:]
+        """The parts of any vector of this layout (a gradient, say): coefficients, loadings, uniquenesses."""
+        first = self.n_features * self.n_covariates
+        last = first + self.n_features * self.n_factors
+        coefficients = vector[:first].reshape(self.n_features, self.n_covariates)
+        return coefficients, vector[first:last].reshape(self.n_features, self.n_factors), vector[last:]
 
 
-def parameter_names(features: pd.Index, columns: pd.MultiIndex, means: bool) -> list[str]:
+def parameter_names(features: pd.Index, columns: pd.MultiIndex, covariates: pd.Index) -> list[str]:
     """Names of a flat vector's parameters, in the order of its :class:`Layout`."""
     every, factors = features.tolist(), columns.tolist()
-    names = [f"mean[{feature}]" for feature in every] if means else []
+    if is_mean_alone(covariates):
+        names = [f"mean[{feature}]" for feature in every]
+    else:
+        names = [f"coefficient[{feature}, {covariate}]" for feature in every for covariate in covariates]
     names += [f"loading[{feature}, {level}, {factor}]" for feature in every for level, factor in factors]
     return names + [f"uniqueness[{feature}]" for feature in every]
+
+
+def is_mean_alone(covariates: pd.Index) -> bool:
+    """Whether the covariates are a constant and nothing else, so that its coefficients are means."""
+    return len(covariates) == 1 and covariates[0] in (CONST, INTERCEPT)
+
+
+def coefficients_array(coefficients: Any, hierarchy: Hierarchy, covariates: pd.Index) -> Floats:
+    """Coefficients, features x covariates, in the hierarchy's feature order, as a new array."""
+    name = "coefficients"
+    if isinstance(coefficients, pd.DataFrame):
+        coefficients = coefficients.iloc[:, positions(coefficients.columns, covariates, name)]
+    B = _values(coefficients, hierarchy, name)
+    if B.ndim == 1 and len(covariates) == 1:
+        B = B[:, None]
+    wanted = (hierarchy.n_features, len(covariates))
+    if B.shape != wanted:
+        raise ValueError(f"{name}: shape {wanted} is needed (features, {listing(covariates)}), not {B.shape}")
+    bad = ~np.isfinite(B).all(axis=1)
+    if bad.any():
+        raise ValueError(f"{name}: must be finite; not so for {listing(hierarchy.features[bad])}")
+    return B
 
 
 def loadings_array(loadings: Any, hierarchy: Hierarchy, ranks: tuple[int, ...], name: str = "loadings") -> Floats:

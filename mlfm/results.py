@@ -6,23 +6,45 @@ import copy
 import pickle
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from statsmodels.base.model import LikelihoodModelResults
 
+from mlfm.arrays import as_pandas
 from mlfm.covariance import MultilevelCovariance
+from mlfm.covariates import covariates
 from mlfm.estimation import FitRecord
+from mlfm.evidence import IncompleteEvidence
 from mlfm.hierarchy import UNIQUE
+from mlfm.inference.coefficients import (
+    chosen_terms,
+    cross_products,
+    full_covariance,
+    table,
+    wald_complete,
+    wald_full,
+    wald_table,
+)
 from mlfm.inference.counts import free_loadings
-from mlfm.parameters import Parameters, parameter_names
+from mlfm.inference.likelihood_ratio import LikelihoodRatio, likelihood_ratio, spans
+from mlfm.parameters import Parameters, is_mean_alone, parameter_names
 from mlfm.report.summary import summary as build_summary
+from mlfm.sweep import Workers
+from mlfm.wording import count, listing
 
 if TYPE_CHECKING:
     from statsmodels.iolib.summary import Summary
 
     from mlfm.model import MultilevelFactorModel
+
+
+class Imputed(NamedTuple):
+    """Data with missing values replaced by their conditional means, and the standard deviations of these."""
+
+    values: pd.DataFrame
+    sd: pd.DataFrame
 
 
 class MultilevelFactorResults(LikelihoodModelResults):
@@ -39,13 +61,17 @@ class MultilevelFactorResults(LikelihoodModelResults):
     ranks : Series
         Factors of each group, by level.
     nobs : int
-        Number of observations.
+        Number of observations, as often as they were seen.
+    effective_nobs : float
+        What their weights come to; ``nobs`` where there are none.
+    n_missing : int
+        Missing values in the data.
     loadings : DataFrame
         Features x (level, factor): each feature's loadings on the factors of its own groups.
     uniquenesses : Series
         The diagonal D: each feature's variance that no factor explains.
-    mean : Series or None
-        Feature means; None with trend "n".
+    coefficients : DataFrame
+        Features x covariates, the constant among them: each feature's mean is ``coefficients @ x``.
     on_floor : Index
         Features whose uniqueness ended on its floor.
     unidentified : list
@@ -63,9 +89,11 @@ class MultilevelFactorResults(LikelihoodModelResults):
     def __init__(self, model: MultilevelFactorModel, params: np.ndarray, record: FitRecord, on_floor: pd.Index) -> None:
         super().__init__(model, params)
         estimates: Parameters = model.unpack(params)
-        self.loadings, self.uniquenesses, self.mean = estimates
+        self.loadings, self.uniquenesses, self.coefficients = estimates
         self.hierarchy, self.ranks = model.hierarchy, model.ranks
-        self.nobs, self.trend = model.nobs, model.trend
+        self.nobs, self.effective_nobs, self.trend = model.nobs, model.effective_nobs, model.trend
+        self.n_missing, self.formula, self.design = model.n_missing, model.formula, model.design
+        self._cross_products = cross_products(model._data)
         self.uniqueness_floor = model.uniqueness_floor
         self.unidentified = model.unidentified
         self.record, self.on_floor = record, on_floor
@@ -76,23 +104,27 @@ class MultilevelFactorResults(LikelihoodModelResults):
 
     @cached_property
     def params(self) -> pd.Series:
-        """All parameters, named: means, loadings row by row, uniquenesses, in feature order."""
-        parts = [self.loadings.to_numpy().ravel(), self.uniquenesses.to_numpy()]
-        if self.mean is not None:
-            parts.insert(0, self.mean.to_numpy())
-        names = parameter_names(self.hierarchy.features, self.loadings.columns, self.mean is not None)
+        """All parameters, named: coefficients and loadings row by row, uniquenesses, in feature order."""
+        parts = [part.to_numpy().ravel() for part in (self.coefficients, self.loadings, self.uniquenesses)]
+        names = parameter_names(self.hierarchy.features, self.loadings.columns, self.coefficients.columns)
         return pd.Series(np.concatenate(parts), index=names)
 
     @property
+    def mean(self) -> pd.Series | None:
+        """Feature means; None unless a constant is the only covariate."""
+        if not is_mean_alone(self.coefficients.columns):
+            return None
+        return self.coefficients.iloc[:, 0].rename("mean")
+
+    @property
     def llf(self) -> float:
-        """Log-likelihood of all observations, in nats, at the estimates."""
+        """Log-likelihood of all observations, in nats, at the estimates; each counts as often as its weight says."""
         return self.record.llf
 
     @property
     def df_model(self) -> int:
-        """Free parameters: loadings up to rotations inside groups, uniquenesses and means."""
-        means = 0 if self.mean is None else len(self.mean)
-        return sum(free_loadings(self.hierarchy, self.ranks)) + len(self.uniquenesses) + means
+        """Free parameters: loadings up to rotations inside groups, uniquenesses and coefficients."""
+        return sum(free_loadings(self.hierarchy, self.ranks)) + len(self.uniquenesses) + self.coefficients.size
 
     @property
     def aic(self) -> float:
@@ -101,8 +133,8 @@ class MultilevelFactorResults(LikelihoodModelResults):
 
     @property
     def bic(self) -> float:
-        """Schwarz' information criterion, -2 llf + log(nobs) df_model."""
-        return -2 * self.llf + float(np.log(self.nobs)) * self.df_model
+        """Schwarz' information criterion, -2 llf + log(effective_nobs) df_model."""
+        return -2 * self.llf + float(np.log(self.effective_nobs)) * self.df_model
 
     @property
     def converged(self) -> bool:
@@ -218,16 +250,251 @@ class MultilevelFactorResults(LikelihoodModelResults):
         """Not there yet, and so neither are standard errors, tests and intervals."""
         raise NotImplementedError("standard errors and tests are not available in this version of mlfm")
 
-    t_test = f_test = wald_test = wald_test_terms = t_test_pairwise = cov_params
+    t_test = f_test = wald_test = t_test_pairwise = cov_params
 
     @property
     def bse(self) -> pd.Series:
         """Not there yet."""
         return self.cov_params()
 
-    def predict(self, *arguments: Any, **options: Any) -> Any:
-        """Not there yet."""
-        raise NotImplementedError("predictions are not available in this version of mlfm")
+    @property
+    def fittedvalues(self) -> pd.DataFrame:
+        """The mean of each observation, observations x features: covariates times coefficients."""
+        model = self._with_data("fitted values")
+        return self._of_observations(model.exog @ self.coefficients.to_numpy().T)
+
+    @property
+    def resid(self) -> pd.DataFrame:
+        """The data less :attr:`fittedvalues`; missing where they are."""
+        return self._of_observations(self._with_data("residuals").endog) - self.fittedvalues
+
+    def predict(self, exog: Any = None) -> pd.DataFrame:
+        """The mean of new observations.
+
+        Parameters
+        ----------
+        exog : DataFrame, Series or array, optional
+            New observations x covariates, without the constant that the model added. After a formula, a DataFrame of
+            the variables that its mean terms use; results loaded from a file take the design matrix's own columns
+            instead. By default the observations of the model.
+
+        Returns
+        -------
+        DataFrame
+            Observations x features.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If covariates are absent, missing or infinite.
+        """
+        if exog is None:
+            return self.fittedvalues
+        design = self._new_design(as_pandas(exog))
+        values = design.to_numpy() @ self.coefficients.to_numpy().T
+        return pd.DataFrame(values, index=design.index, columns=self.coefficients.index)
+
+    def _new_design(self, exog: Any) -> pd.DataFrame:
+        """Covariates of new observations, the constant among them."""
+        names = self.coefficients.columns
+        ready = isinstance(exog, pd.DataFrame) and set(names) <= set(exog.columns)
+        if self.design is not None and not ready:
+            return self.design.of(exog)
+        if isinstance(exog, pd.Series):
+            exog = exog.to_frame("x1" if exog.name is None else exog.name)
+        constant = self.trend == "c" and not ready
+        wanted = names[1:] if constant else names
+        if isinstance(exog, pd.DataFrame):
+            absent = wanted.difference(exog.columns, sort=False)
+            if len(absent):
+                raise ValueError(
+                    f"exog: covariates are absent: {listing(absent)}; needed are {listing(wanted, most=20)}"
+                )
+            exog = exog[list(wanted)]
+        frame = covariates(
+            exog, pd.RangeIndex(np.shape(exog)[0]) if np.ndim(exog) else pd.RangeIndex(0), False, constant
+        )
+        if frame.shape[1] != len(names):
+            raise ValueError(
+                f"exog: {count(frame.shape[1] - constant, 'column')}, but the model has "
+                f"{count(len(wanted), 'covariate')}: {listing(wanted, most=20)}"
+            )
+        index = exog.index if isinstance(exog, pd.DataFrame) else frame.index
+        return frame.set_axis(names, axis=1).set_axis(index)
+
+    @cached_property
+    def coefficients_bse(self) -> pd.DataFrame:
+        """Standard errors of the coefficients: Var(vec B) = Sigma (x) (X'X)^-1, or with missing values the inverse of
+        the expected information given what is observed. With importance weights they are those of so many effective
+        observations.
+        """
+        if self.n_missing:
+            errors = np.sqrt(np.einsum("ikik->ik", self._coefficients_covariance))
+        else:
+            errors = np.sqrt(np.outer(self.covariance.diagonal(), np.diag(np.linalg.inv(self._cross_products))))
+        return pd.DataFrame(errors, index=self.coefficients.index, columns=self.coefficients.columns)
+
+    @cached_property
+    def _coefficients_covariance(self) -> np.ndarray:
+        model = self._with_data("standard errors with missing values")
+        assert model._data.patterns is not None
+        return full_covariance(self.covariance, model._data, model._data.patterns)
+
+    def coefficients_table(self, alpha: float = 0.05) -> pd.DataFrame:
+        """The coefficients with standard errors, z statistics, p-values and intervals.
+
+        Parameters
+        ----------
+        alpha : float
+            One less the coverage of the intervals.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by feature and covariate.
+
+        Examples
+        --------
+        >>> import mlfm
+        >>> data = mlfm.datasets.load("abilities")
+        >>> first = data.endog.iloc[:, 0]
+        >>> model = mlfm.MultilevelFactorModel(data.endog.iloc[:, 1:], first, hierarchy=data.groups.iloc[1:], ranks=[1, 1])
+        >>> model.fit().coefficients_table().head(2).round(3)
+        """
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}")
+        return table(self.coefficients, self.coefficients_bse, alpha)
+
+    def wald_test_terms(self, terms: Any = None) -> pd.DataFrame:
+        """Wald tests of covariates: that the coefficients of a term are zero for all features.
+
+        Parameters
+        ----------
+        terms : mapping from names to lists of covariates, optional
+            By default each covariate is a term.
+
+        Returns
+        -------
+        DataFrame
+            ``chi2``, ``df`` and ``P>chi2`` by term.
+        """
+        values, statistics = self.coefficients.to_numpy(), {}
+        inverse = np.linalg.inv(self._cross_products)
+        for name, own in chosen_terms(terms, self.coefficients.columns).items():
+            if self.n_missing:
+                statistics[name] = wald_full(values[:, own], self._coefficients_covariance[:, own][:, :, :, own])
+            else:
+                statistics[name] = wald_complete(values[:, own], self.covariance, inverse[np.ix_(own, own)])
+        return wald_table(statistics)
+
+    def compare_lr_test(self, restricted: MultilevelFactorResults) -> LikelihoodRatio:
+        """Likelihood-ratio test of covariates: this fit against one with fewer of them.
+
+        Parameters
+        ----------
+        restricted : MultilevelFactorResults
+            A fit of the same data, groups and ranks, whose covariates are combinations of those here.
+
+        Returns
+        -------
+        LikelihoodRatio
+            ``statistic``, ``pvalue``, ``df_diff``.
+
+        Raises
+        ------
+        ValueError
+            If the fits are of different data, groups or ranks, did not converge, or their covariates do not nest; or if
+            the larger model has the lower log-likelihood.
+        """
+        if not isinstance(restricted, MultilevelFactorResults):
+            raise TypeError(f"restricted must be results of a fit, not {type(restricted).__name__}")
+        full_model, less = self._with_data("the test"), restricted._with_data("the test")
+        if not full_model._data.same_as(less._data):
+            raise ValueError("restricted: a fit of other data, or weights; both must be of the same observations")
+        if self.hierarchy != restricted.hierarchy or not self.ranks.equals(restricted.ranks):
+            raise ValueError(
+                "restricted: a fit with other groups or ranks; the chi-square is that of covariates only, as loadings "
+                "that are not there are not identified. Compare such fits by their criteria (aic, bic)"
+            )
+        for who, results in (("this fit", self), ("restricted", restricted)):
+            if not results.converged:
+                raise ValueError(f"{who} did not converge: {results.record.reason}")
+        df_diff = self.coefficients.size - restricted.coefficients.size
+        if df_diff <= 0 or not spans(full_model.exog, less.exog):
+            raise ValueError(
+                f"restricted: its covariates ({listing(restricted.coefficients.columns)}) must be fewer than, and "
+                f"combinations of, those here ({listing(self.coefficients.columns)})"
+            )
+        if self.llf < restricted.llf - self.record.tol:
+            raise ValueError(
+                f"the log-likelihood with more covariates is lower, {self.llf:.4f} against {restricted.llf:.4f}: one of "
+                "the fits is at a lower maximum; fit with n_starts=5, say, or start=restricted"
+            )
+        return likelihood_ratio(restricted.llf, self.llf, df_diff)
+
+    def scores(self) -> pd.DataFrame:
+        """Posterior means of the factors (regression scores): what is expected of them given the observed values.
+
+        Returns
+        -------
+        DataFrame
+            Observations x (level, group, factor).
+        """
+        model = self._with_data("scores")
+        tree = model._tree
+        with Workers() as workers:
+            Z = model._evidence.factor_scores(*model._group_parts(self.params.to_numpy()), workers)
+        levels = [level for level, rank in zip(self.hierarchy.levels, self.ranks, strict=True) if rank > 0]
+        parts = [part for part, rank in zip(Z, tree.ranks, strict=True) if rank > 0]
+        labels: list[tuple[Any, Any, int]] = []
+        for level, part in zip(levels, parts, strict=True):
+            labels += [(level, g, k + 1) for g in self.hierarchy.paths(level) for k in range(part.shape[1])]
+        values = [part.reshape(-1, len(model.row_labels)) for part in parts]
+        columns = [pd.Index(column, dtype=object, tupleize_cols=False) for column in zip(*labels, strict=True)] or [
+            []
+        ] * 3
+        return pd.DataFrame(
+            np.concatenate(values).T if values else np.empty((len(model.row_labels), 0)),
+            index=model.row_labels,
+            columns=pd.MultiIndex.from_arrays(columns, names=["level", "group", "factor"]),
+        )
+
+    def impute(self) -> Imputed:
+        """The data with what the fit expects in place of missing values.
+
+        Returns
+        -------
+        Imputed
+            ``values``: the data, missing ones replaced by their conditional means given what is observed of the
+            same observation. ``sd``: the standard deviations of these, 0 for values that were observed.
+
+        Examples
+        --------
+        >>> import mlfm
+        >>> data = mlfm.datasets.load("stocks")
+        >>> model = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks={"global": 1, "sector": 1})
+        >>> imputed = model.fit().impute()
+        >>> int(data.endog.isna().sum().sum()), int(imputed.values.isna().sum().sum())
+        (212, 0)
+        """
+        model = self._with_data("imputed values")
+        values = np.array(model.endog, dtype=np.float64)
+        sd = np.zeros_like(values)
+        if isinstance(model._evidence, IncompleteEvidence):
+            parts = model._group_parts(self.params.to_numpy())
+            with Workers() as workers:
+                for rows, columns, means, variances in model._evidence.gaps(*parts, workers):
+                    values[np.ix_(rows, columns)] = means
+                    sd[np.ix_(rows, columns)] = np.sqrt(variances)
+        return Imputed(self._of_observations(values), self._of_observations(sd))
+
+    def _of_observations(self, values: np.ndarray) -> pd.DataFrame:
+        return pd.DataFrame(values, index=self._with_data("this").row_labels, columns=self.hierarchy.features)
+
+    def _with_data(self, what: str) -> MultilevelFactorModel:
+        if self.model is None:
+            raise ValueError(f"{what} cannot be had: these results were loaded from a file, or had their data removed")
+        return self.model
 
     def remove_data(self) -> None:
         """Drop the model, and with it the data; loglike and further fits go with it."""
@@ -262,7 +529,7 @@ class MultilevelFactorResults(LikelihoodModelResults):
         results = copy.copy(self)
         if remove_data:
             results.model = None
-        for derived in ("params", "covariance"):
+        for derived in ("params", "covariance", "coefficients_bse", "_coefficients_covariance"):
             results.__dict__.pop(derived, None)
         with Path(fname).open("wb") as file:
             pickle.dump(results, file, protocol=5)

@@ -6,64 +6,171 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
+
+from mlfm.patterns import Patterns
 
 Floats = NDArray[np.float64]
 #: Data may be in single precision.
 Reals = NDArray[np.float32] | NDArray[np.float64]
 
 CHUNK = 1 << 20  # entries that are moved at once, in double precision
+LEAST_INFORMATION = 1e-10  # of all observations' about a coefficient, that those of a feature must have
+
+
+class Undetermined(ValueError):
+    """Covariates that are collinear in the observations of some features; holds the features' columns."""
+
+    def __init__(self, columns: NDArray[np.intp]) -> None:
+        super().__init__("coefficients are not determined")
+        self.columns = columns
+
+
+class NothingLeft(ValueError):
+    """Features that do not vary beyond the covariates, in the observations that count; holds their columns."""
+
+    def __init__(self, columns: NDArray[np.intp]) -> None:
+        super().__init__("nothing is left of some features")
+        self.columns = columns
 
 
 @dataclass(frozen=True, eq=False)
 class Standardised:
-    """Features in group order, each a row, of mean 0 (unless the data were taken as centred) and variance 1."""
+    """Features in group order, each a row: residuals of the covariates, of variance 1.
+
+    Observations stand in the order of their patterns of missing values, at which there are zeros. Where none are
+    missing, least squares take the covariates off for good; otherwise these are coefficients to begin with.
+    """
 
     Y: Reals  # n x nobs
-    mean: Floats  # n, taken off; zeros where nothing was
+    design: Floats  # nobs x q, the covariates
+    weights: Floats  # nobs, what each observation counts
+    coefficients: Floats  # n x q, in the data's units
     scale: Floats  # n, divided by
     order: NDArray[np.intp]  # n, the column of the given data that is feature j here
+    patterns: Patterns | None  # None where nothing is missing
 
     @classmethod
-    def of(cls, values: Reals, order: NDArray[np.intp], centre: bool) -> Standardised:
+    def of(
+        cls, values: Reals, order: NDArray[np.intp], design: Floats, weights: Floats, patterns: Patterns | None
+    ) -> Standardised:
         """From observations x features; a new array of the same precision, and no other of that size on the way."""
         nobs, n = values.shape
+        if patterns is not None:
+            design, weights = design[patterns.rows], weights[patterns.rows]
+        roots = np.sqrt(weights)
+        Q, R = np.linalg.qr(design * roots[:, None])
+        basis = np.linalg.solve(R.T, design.T)  # q x nobs, orthonormal in the weights
         Y = np.empty((n, nobs), dtype=values.dtype)
-        mean, scale = np.zeros(n), np.empty(n)
+        coefficients, scale = np.empty((n, len(R))), np.empty(n)
         for own in _chunks(n, nobs):
             rows = values[:, order[own]].T.astype(np.float64)
-            if centre:
-                mean[own] = rows.mean(axis=1)
-                rows -= mean[own, None]
-            scale[own] = np.sqrt(np.einsum("jn,jn->j", rows, rows) / nobs)
+            if patterns is not None:
+                rows = rows[:, patterns.rows]
+            gaps = np.isnan(rows)
+            counts = (~gaps) @ weights
+            rows[gaps] = 0
+            before = np.einsum("jn,jn,n->j", rows, rows, weights)
+            turned = (rows * roots) @ Q
+            incomplete = np.flatnonzero(gaps.any(axis=1))
+            if len(incomplete):
+                turned[incomplete] = _solved(gaps[incomplete], Q, turned[incomplete], order[own][incomplete])
+            rows -= turned @ basis
+            rows[gaps] = 0
+            left = np.einsum("jn,jn,n->j", rows, rows, weights)
+            explained = (left <= (16 * np.finfo(values.dtype).eps) ** 2 * before) | (counts <= 0)
+            if explained.any():
+                raise NothingLeft(order[own][explained])
+            scale[own] = np.sqrt(left / counts)
             rows /= scale[own, None]
             Y[own] = rows
-        return cls(Y, mean, scale, order)
+            coefficients[own] = np.linalg.solve(R, turned.T).T
+        return cls(Y, design, weights, coefficients, scale, order, patterns)
 
-    def rows(self, own: slice, mean: Floats) -> Floats:
-        """Some features in their own units, less ``mean``; a new array in double precision."""
-        rows = self.Y[own].astype(np.float64)
-        rows *= self.scale[own, None]
-        rows += (self.mean[own] - mean[own])[:, None]
-        return rows
+    @property
+    def nobs(self) -> float:
+        """The weights' sum."""
+        return float(self.weights.sum())
 
-    def less(self, mean: Floats) -> Floats:
-        """All features in their own units, less ``mean``; a new array in double precision."""
+    def same_as(self, other: Standardised) -> bool:
+        """Whether these are the same observations with the same weights, whatever the covariates."""
+        if self.Y.shape != other.Y.shape or not np.array_equal(
+            self._in_order(self.weights), other._in_order(other.weights)
+        ):
+            return False
+        mine, theirs = self.observations(), other.observations()
+        size = self.scale[np.argsort(self.order)]
+        return bool(
+            np.array_equal(np.isnan(mine), np.isnan(theirs))
+            and (np.abs(np.nan_to_num(mine - theirs)) < 1e-6 * size).all()
+        )
+
+    def _in_order(self, values: Floats) -> Floats:
+        return values[self.places]
+
+    def less(self, coefficients: Floats) -> Floats:
+        """All features in their own units, less the covariates times these coefficients; a new array.
+
+        Where values are missing it has no meaning.
+        """
         n, nobs = self.Y.shape
         out = np.empty((n, nobs))
         for own in _chunks(n, nobs):
-            out[own] = self.rows(own, mean)
+            out[own] = self._rows(own, coefficients)
         return out
 
     def observations(self) -> Reals:
         """The data as they were given, to rounding: observations x features, a new array of their precision."""
         n, nobs = self.Y.shape
-        out, nothing = np.empty((nobs, n), dtype=self.Y.dtype), np.zeros(n)
+        out, nothing = np.empty((nobs, n), dtype=self.Y.dtype), np.zeros_like(self.coefficients)
+        places = self.places
         for own in _chunks(n, nobs):
-            out[:, self.order[own]] = self.rows(own, nothing).T
+            out[:, self.order[own]] = self._rows(own, nothing).T[places]
+        if self.patterns is not None:
+            for s in range(len(self.patterns)):
+                rows = self.patterns.rows[self.patterns.starts[s] : self.patterns.starts[s + 1]]
+                out[np.ix_(rows, self.order[self.patterns.missing_by(s)])] = np.nan
         return out
+
+    @property
+    def places(self) -> NDArray[np.intp]:
+        """Where each of the given observations stands."""
+        if self.patterns is None:
+            return np.arange(self.Y.shape[1])
+        return np.argsort(self.patterns.rows)
+
+    def _rows(self, own: slice, coefficients: Floats) -> Floats:
+        rows = self.Y[own].astype(np.float64)
+        rows *= self.scale[own, None]
+        rows += (self.coefficients[own] - coefficients[own]) @ self.design.T
+        return rows
+
+
+def _solved(gaps: NDArray[np.bool_], Q: Floats, products: Floats, columns: NDArray[np.intp]) -> Floats:
+    """Coefficients of the columns of Q from products with the observed rows; Q'Q = I over all rows."""
+    q = Q.shape[1]
+    pairs = np.einsum("na,nb->nab", Q, Q).reshape(len(Q), q * q)
+    information = np.eye(q) - (gaps @ pairs).reshape(-1, q, q)
+    if q:
+        undetermined = np.linalg.eigvalsh(information)[:, 0] < LEAST_INFORMATION
+        if undetermined.any():
+            raise Undetermined(columns[undetermined])
+    return np.linalg.solve(information, products[:, :, None])[:, :, 0]
 
 
 def _chunks(n: int, nobs: int) -> list[slice]:
     """Runs of features of about CHUNK entries."""
     width = max(CHUNK // max(nobs, 1), 1)
     return [slice(a, min(a + width, n)) for a in range(0, n, width)]
+
+
+def triangle(rows: Reals) -> Floats:
+    """A triangular matrix with the same products of columns, from more rows than columns; a run of rows at a time,
+    in double precision.
+    """
+    size = rows.shape[1]
+    width, out = max(4 * size, 4096), np.empty((0, size))
+    for first in range(0, len(rows), width):
+        stacked = np.concatenate([out, rows[first : first + width]])
+        out = linalg.qr(stacked, mode="r", overwrite_a=True, check_finite=False)[0][:size]
+    return out

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlfm.hierarchy import Hierarchy
+from mlfm.standardised import Standardised
 
 
 def dense_low_rank(hierarchy: Hierarchy, ranks, left, right):
@@ -41,6 +42,12 @@ def dense_loglikeobs(Y, mean, sigma):
     E = Y - mean
     quadratic = np.einsum("ij,ij->i", E, np.linalg.solve(sigma, E.T).T)
     return -0.5 * (Y.shape[1] * np.log(2 * np.pi) + logdet + quadratic)
+
+
+def standardised(values, order, centre=True):
+    """What a model keeps of complete data without covariates."""
+    design = np.ones((len(values), int(centre)))
+    return Standardised.of(values, order, design, np.ones(len(values)), None)
 
 
 @dataclass

@@ -15,11 +15,12 @@ import mlfm
 HOME = Path(mlfm.__file__).parent
 # From the ground up. Modules in one row do not use each other.
 ROOMS = [
-    ["exceptions", "wording", "arrays", "tiles", "standardised"],
-    ["hierarchy", "alignment", "_kernels"],
-    ["ranks", "endog", "warm", "sweep"],
-    ["parameters", "likelihood", "linear", "rotation"],
-    ["covariance", "estimation"],
+    ["exceptions", "wording", "arrays", "tiles", "patterns"],
+    ["hierarchy", "alignment", "standardised", "_kernels"],
+    ["ranks", "endog", "covariates", "weights", "warm", "sweep"],
+    ["formula", "parameters", "likelihood", "linear", "rotation"],
+    ["incomplete", "covariance"],
+    ["evidence", "estimation"],
     ["inference", "progress"],
     ["report"],
     ["results"],

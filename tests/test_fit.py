@@ -6,12 +6,11 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from oracle import make_case
+from oracle import make_case, standardised
 
 import mlfm
 from mlfm import Hierarchy, MultilevelCovariance, MultilevelFactorModel
 from mlfm.estimation import METHODS, STARTS, Problem
-from mlfm.standardised import Standardised
 from mlfm.sweep import Sweep, Tree, Workers, tasks
 
 # Three groups of fifteen in three of five each: enough to identify every factor.
@@ -289,7 +288,7 @@ def test_more_factors_than_observations():
     case = make_case([[0] * 12, [j // 6 for j in range(12)]], (3, 3), nobs=4)
     tree = Tree.of(case.hierarchy.offsets, case.ranks)
     for start in STARTS.values():
-        problem = Problem.of(tree, Standardised.of(case.Y, np.arange(case.Y.shape[1]), True), 1e-4)
+        problem = Problem.of(tree, standardised(case.Y, np.arange(case.Y.shape[1])), 1e-4)
         with Workers(2) as workers:
             F, D = start(problem, np.random.default_rng(0), workers)
         assert (np.abs(F).sum(axis=0) > 0.01).all()

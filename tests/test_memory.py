@@ -38,7 +38,7 @@ def test_direction(n_pairs, n_fixed, width):
     mask = flat(np.ones((N, R)), free)
     pairs = []
     with Workers(2) as workers:
-        memory = Memory(SIZE, N, R, tasks, workers)
+        memory = Memory(SIZE, N, R, N, tasks, workers)
         F = rng.standard_normal((N, R))
         gF, gD = rng.standard_normal((N, R)), rng.standard_normal(N)
         for _ in range(n_pairs):
@@ -69,8 +69,8 @@ def test_direction(n_pairs, n_fixed, width):
     # With these seeds no pair has so little curvature that it would be damped.
     expected = two_loop(g, pairs[-SIZE:], h0 * mask)
     # Pairs are kept in single precision.
-    np.testing.assert_allclose(flat(out, direction.dD), expected, rtol=1e-5, atol=1e-5)
-    assert direction.along == pytest.approx(g @ flat(out, direction.dD), rel=1e-12)
+    np.testing.assert_allclose(flat(out, direction.rest), expected, rtol=1e-5, atol=1e-5)
+    assert direction.along == pytest.approx(g @ flat(out, direction.rest), rel=1e-12)
     assert direction.along_loadings == pytest.approx(np.vdot(gF, out), rel=1e-12)
 
 
@@ -80,7 +80,7 @@ def test_damping():
     tree = Tree.of([np.array([0, N])], [R])
     tasks = cut(tree, 4)
     with Workers(1) as workers:
-        memory = Memory(SIZE, N, R, tasks, workers)
+        memory = Memory(SIZE, N, R, N, tasks, workers)
         F, g = rng.standard_normal((N, R)), rng.standard_normal((N, R))
         step = 0.1 * g  # so that s'Bs = s'g > 0
         after = g + 0.3 * step  # the gradient grew: negative curvature

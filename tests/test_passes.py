@@ -7,15 +7,14 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from oracle import dense_loglikeobs, make_case
+from oracle import dense_loglikeobs, make_case, standardised
 
 import mlfm
 from mlfm import tiles
 from mlfm._kernels.em import em_pass, px_em_pass
 from mlfm.estimation import METHODS, Problem
-from mlfm.estimation.em import step
+from mlfm.estimation.em import CompleteStair
 from mlfm.likelihood import condition, loglike, score
-from mlfm.standardised import Standardised
 from mlfm.sweep import Sweep, Tree, Workers
 
 FLOOR = 1e-4
@@ -60,17 +59,17 @@ def dense_step(tree, F, D, Y, floor, expand):
 
 def problem_of(tree, Y):
     squares = (Y.astype(float) ** 2).sum(1)
-    return Problem(tree, Y, squares, Y.shape[1], np.ones(len(Y)), np.full(len(Y), FLOOR))
+    n, nobs = Y.shape
+    return Problem(tree, nobs, np.ones(n), np.full(n, FLOOR), np.empty((n, 0)), Y, squares)
 
 
 def one_step(kernel, tree, F, D, Y, n_threads=1):
     """Parameters after a step, and the log-likelihood that the sweep holds then."""
     problem, F, D = problem_of(tree, Y), F.copy(), D.copy()
     with Workers(n_threads) as workers:
-        sweep = Sweep(tree, Y.shape[1])
-        condition(sweep, F, D, Y, workers)
-        step(problem, sweep, kernel, F, D, workers)
-        return F, D, loglike(sweep, D, problem.squares, problem.nobs)
+        stair = CompleteStair(problem, (F, D), workers, kernel)
+        stair.step()
+        return *stair.point, stair.loglike()
 
 
 @pytest.mark.parametrize("kernel", [em_pass, px_em_pass])
@@ -187,12 +186,14 @@ def test_what_is_kept_of_the_data():
     order = np.array([3, 1, 4, 0, 2])
     for dtype, tolerance in ((np.float64, 1e-15), (np.float32, 1e-6)):
         given = values.astype(dtype)
-        kept = Standardised.of(given, order, True)
+        kept = standardised(given, order)
         assert kept.Y.dtype == dtype
         np.testing.assert_allclose(kept.Y.mean(axis=1), 0, atol=1e3 * tolerance)
         np.testing.assert_allclose((kept.Y**2).mean(axis=1), 1, rtol=1e3 * tolerance)
         np.testing.assert_allclose(kept.observations(), given, rtol=100 * tolerance)
-        np.testing.assert_allclose(kept.less(kept.mean).T, (given - given.mean(0))[:, order], atol=1e4 * tolerance)
+        np.testing.assert_allclose(
+            kept.less(kept.coefficients).T, (given - given.mean(0))[:, order], atol=1e4 * tolerance
+        )
     assert not np.shares_memory(kept.Y, given)
 
 

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from oracle import standardised
 
 from mlfm import Hierarchy, MultilevelCovariance, MultilevelFactorModel
 from mlfm._kernels.em import em_pass
 from mlfm.estimation import STARTS, Problem
-from mlfm.estimation.em import step
-from mlfm.likelihood import condition
-from mlfm.standardised import Standardised
-from mlfm.sweep import Sweep, Tree, Workers
+from mlfm.estimation.em import CompleteStair
+from mlfm.sweep import Tree, Workers
 
 HOME = Path(__file__).parent / "reference" / "oracles"
 CASES = sorted(path.stem for path in HOME.glob("*.npz"))
@@ -95,14 +94,13 @@ def test_em_parameters_element_by_element(case, tag, k):
 def em_steps(z, tag, ranks, k):
     """Loadings and uniquenesses, in group order, k EM steps from a stored start."""
     tree = Tree.of([z[f"lk{level}"] for level in range(int(z["n_lk"]))], ranks)
-    problem = Problem.of(tree, Standardised.of(z["Y"], z["pi"], False), 1e-14)
-    F, D = problem.from_units(z[f"{tag}_F0"][:, : sum(ranks)], z[f"{tag}_D0"])
+    problem = Problem.of(tree, standardised(z["Y"], z["pi"], centre=False), 1e-14)
+    start = problem.from_units(problem.coefficients, z[f"{tag}_F0"][:, : sum(ranks)], z[f"{tag}_D0"])
     with Workers(1) as workers:
-        sweep = Sweep(tree, problem.Y.shape[1])
-        condition(sweep, F, D, problem.Y, workers)
+        stair = CompleteStair(problem, start, workers, em_pass)
         for _ in range(k):
-            step(problem, sweep, em_pass, F, D, workers)
-    return problem.to_units(F, D)
+            stair.step()
+    return problem.to_units(*stair.point)[1:]
 
 
 def test_small_uniquenesses_to_more_digits_than_the_reference():
@@ -117,7 +115,8 @@ def test_the_frobenius_start_is_the_reference_one(case):
     z, _, ranks = read(case)
     tree = Tree.of([z[f"lk{level}"] for level in range(int(z["n_lk"]))], ranks)
     Y = np.ascontiguousarray(z["Y"][:, z["pi"]].T)
-    problem = Problem(tree, Y, (Y**2).sum(1), Y.shape[1], np.ones(len(Y)), np.full(len(Y), 1e-14))
+    n, nobs = Y.shape
+    problem = Problem(tree, nobs, np.ones(n), np.full(n, 1e-14), np.empty((n, 0)), Y, (Y**2).sum(1))
     with Workers(1) as workers:
         F, D = STARTS["frobenius"](problem, np.random.default_rng(0), workers)
     start = z["frob_F0"][:, : sum(ranks)]

@@ -43,7 +43,8 @@ def test_params_are_the_estimates(results):
     parts = results.model.unpack(results.params)
     pd.testing.assert_frame_equal(parts.loadings, results.loadings)
     pd.testing.assert_series_equal(parts.uniquenesses, results.uniquenesses)
-    pd.testing.assert_series_equal(parts.mean, results.mean)
+    pd.testing.assert_frame_equal(parts.coefficients, results.coefficients)
+    pd.testing.assert_series_equal(results.mean, parts.coefficients["const"].rename("mean"))
 
 
 def test_criteria(results):

@@ -4,12 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from oracle import make_case
+from oracle import make_case, standardised
 
 from mlfm.estimation import STARTS, Problem
 from mlfm.estimation import starts as module
 from mlfm.estimation.components import Dense, Tiled, components
-from mlfm.standardised import Standardised
 from mlfm.sweep import Tree, Workers
 
 NESTED = [[0] * 60, [j // 20 for j in range(60)], [j // 4 for j in range(60)]]
@@ -17,7 +16,7 @@ NESTED = [[0] * 60, [j // 20 for j in range(60)], [j // 4 for j in range(60)]]
 
 def problem_of(case, dtype=float):
     tree = Tree.of(case.hierarchy.offsets, case.ranks)
-    data = Standardised.of(case.Y.astype(dtype), case.hierarchy.permutation, True)
+    data = standardised(case.Y.astype(dtype), case.hierarchy.permutation)
     return Problem.of(tree, data, 1e-4)
 
 
@@ -114,7 +113,7 @@ def test_many_groups_of_one_below_many_factors_need_little_memory():
     n, nobs = 3000, 100
     rng = np.random.default_rng(0)
     tree = Tree.of([np.array([0, n]), np.arange(n + 1)], (50, 1))
-    problem = Problem.of(tree, Standardised.of(rng.standard_normal((nobs, n)), np.arange(n), True), 1e-4)
+    problem = Problem.of(tree, standardised(rng.standard_normal((nobs, n)), np.arange(n)), 1e-4)
     begin("random", problem)
     tracemalloc.start()
     try:

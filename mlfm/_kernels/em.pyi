@@ -40,3 +40,6 @@ def px_em_pass(
 def px_em_update(
     W: _F, squares: _F, nobs: float, floor: _F, offsets: _I, F: _F, D: _F
 ) -> None: ...
+def em_update(
+    W: _F, squares: _F, nobs: float, floor: _F, offsets: _I, F: _F, D: _F
+) -> None: ...

@@ -139,6 +139,44 @@ def px_em_pass(
     sweep_tiles(Y, Z_shared, Z_inner, P, squares, nobs, floor, offsets, tile, expanded, F, D, C, B_shared, B_inner)
 
 
+cdef int update_groups(
+    double[:, :, ::1] W, const double[::1] squares, double nobs, const double[::1] floor,
+    const Py_ssize_t[::1] offsets, Finish finish, double[:, ::1] F, double[::1] D,
+) except -1:
+    cdef blas_int r = narrow(F.shape[1])
+    cdef Py_ssize_t g, a
+    cdef bint singular = False
+    if r == 0:
+        for a in range(D.shape[0]):
+            D[a] = max(squares[a] / nobs, floor[a])
+        return 0
+    with nogil:
+        for g in range(offsets.shape[0] - 1):
+            a = offsets[g]
+            if not whitening(r, &W[g, 0, 0]):
+                singular = True
+                break
+            if offsets[g + 1] > a:
+                update(<blas_int> (offsets[g + 1] - a), r, &W[g, 0, 0], &squares[a], nobs, &floor[a], finish,
+                       &F[a, 0], &D[a])
+    if singular:
+        raise FloatingPointError("the second moments of the factors are not positive definite")
+    return 0
+
+
+def em_update(
+    double[:, :, ::1] W,                # IN     k x r x r; overwritten
+    const double[::1] squares,          # IN     n, sum of squares of every feature
+    double nobs,                        # IN
+    const double[::1] floor,            # IN     n
+    const Py_ssize_t[::1] offsets,      # IN     k + 1
+    double[:, ::1] F,                   # INOUT  n x r: V, then the new loadings
+    double[::1] D,                      # OUT    n
+):
+    """The EM step alone, from moments at hand."""
+    update_groups(W, squares, nobs, floor, offsets, plain, F, D)
+
+
 def px_em_update(
     double[:, :, ::1] W,                # IN     k x r x r; overwritten
     const double[::1] squares,          # IN     n, sum of squares of every feature
@@ -149,21 +187,4 @@ def px_em_update(
     double[::1] D,                      # OUT    n
 ):
     """The parameter-expanded EM step alone, from moments at hand."""
-    cdef blas_int r = narrow(F.shape[1])
-    cdef Py_ssize_t g, a
-    cdef bint singular = False
-    if r == 0:
-        for a in range(D.shape[0]):
-            D[a] = max(squares[a] / nobs, floor[a])
-        return
-    with nogil:
-        for g in range(offsets.shape[0] - 1):
-            a = offsets[g]
-            if not whitening(r, &W[g, 0, 0]):
-                singular = True
-                break
-            if offsets[g + 1] > a:
-                update(<blas_int> (offsets[g + 1] - a), r, &W[g, 0, 0], &squares[a], nobs, &floor[a], expanded,
-                       &F[a, 0], &D[a])
-    if singular:
-        raise FloatingPointError("the second moments of the factors are not positive definite")
+    update_groups(W, squares, nobs, floor, offsets, expanded, F, D)

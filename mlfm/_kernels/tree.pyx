@@ -158,9 +158,13 @@ def path_covariance(
     const double[:, :, ::1] A,          # IN   k x o x c
     const Py_ssize_t[::1] parent,       # IN   k
     const double[:, :, ::1] P_parent,   # IN   p x c x c
+    const double[::1] weight,           # IN   k
     double[:, :, ::1] P,                # OUT  k x (c + o) x (c + o)
 ):
-    """Downward, the covariance P of each node's path:  G = R^-T A,  P_oa = -G P_aa,  P_oo = (R R')^-1 + G P_aa G'."""
+    """Downward, the covariance P of each node's path:  G = R^-T A,  P_oa = -G P_aa,  P_oo = (R R')^-1 + G P_aa G'.
+
+    With a weight on (R R')^-1: the sum over so many observations, where that of the parents' covariances is given.
+    """
     cdef blas_int o = narrow(R.shape[1]), c = narrow(A.shape[2]), m = c + o
     cdef Py_ssize_t k, i, j, p
     if m == 0:
@@ -177,6 +181,10 @@ def path_covariance(
                 for j in range(o):
                     P[k, c + i, c + j] = R[k, i, j]
             inverse_from_cholesky(o, &P[k, c, c], m)
+            if weight[k] != 1.0:
+                for i in range(o):
+                    for j in range(i + 1):
+                        P[k, c + i, c + j] *= weight[k]
             if c > 0:
                 # -G stands in the lower left corner while it is needed; P_oa = P_ao' replaces it at the end.
                 for i in range(o):

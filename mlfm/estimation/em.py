@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm.estimation.problem import Problem
+from mlfm.estimation.problem import Point, Problem, Scaled
 from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
 from mlfm.estimation.stopping import AitkenGain, Stays
 from mlfm.likelihood import condition, loglike, score
@@ -18,28 +19,67 @@ Floats = NDArray[np.float64]
 Pass = Callable[..., None]
 
 
-def ascend(
-    problem: Problem,
-    start: tuple[Floats, Floats],
-    record: FitRecord,
-    workers: Workers,
-    watch: Callable[[Evaluation], None],
-    hopeless: Hopeless = never,
-    *,
-    kernel: Pass,
-) -> tuple[Floats, Floats]:
-    """Climb from ``start`` until the projected gain stays below ``record.tol`` or ``record.maxiter`` steps are done.
+class Stair(Protocol):
+    """A point, and EM steps from it. The arrays of the start are taken over."""
 
-    Takes the start's arrays over, fills ``record`` and tells ``watch`` of every evaluation; returns the
-    parameters of the last one.
+    problem: Scaled
+
+    def loglike(self) -> float:
+        """The log-likelihood at the point."""
+
+    def step(self) -> None:
+        """One step."""
+
+    def slopes(self) -> tuple[Floats, Floats]:
+        """Derivatives by the loadings and by the rest of the parameters."""
+
+    @property
+    def point(self) -> Point:
+        """The parameters."""
+
+
+class CompleteStair:
+    """Where no value is missing: downward, the step, and upward again in one visit to the data."""
+
+    def __init__(self, problem: Problem, start: Point, workers: Workers, kernel: Pass) -> None:
+        self.problem, self._workers, self._kernel = problem, workers, kernel
+        self._F, self._D = start
+        self._sweep = Sweep(problem.tree, problem.Y.shape[1])
+        condition(self._sweep, *start, problem.Y, workers)
+
+    @property
+    def point(self) -> Point:
+        return self._F, self._D
+
+    def loglike(self) -> float:
+        return loglike(self._sweep, self._D, self.problem.squares, self.problem.nobs)
+
+    def step(self) -> None:
+        problem, F, D, tile = self.problem, self._F, self._D, self._sweep.tile
+
+        def renew(task: Task, posterior: Posterior, moments: Moments) -> None:
+            own = task.features
+            self._kernel(
+                problem.Y[own], *posterior, problem.squares[own], problem.nobs, problem.floor[own], task.leaves, tile,
+                F[own], D[own], *moments,
+            )  # fmt: skip
+
+        self._sweep.turn(renew, self._workers)
+
+    def slopes(self) -> tuple[Floats, Floats]:
+        problem = self.problem
+        return score(self._sweep, *self.point, problem.Y, problem.squares, problem.nobs, self._workers)
+
+
+def ascend(stair: Stair, record: FitRecord, watch: Callable[[Evaluation], None], hopeless: Hopeless = never) -> Point:
+    """Climb until the projected gain stays below ``record.tol`` or ``record.maxiter`` steps are done.
+
+    Fills ``record`` and tells ``watch`` of every evaluation; returns the parameters of the last one.
     """
-    F, D = start
-    sweep = Sweep(problem.tree, problem.Y.shape[1])
-    condition(sweep, F, D, problem.Y, workers)
     gain, small_for_long = AitkenGain(), Stays(record.tol)
     steps = record.maxiter - len(record.evaluations) + 1
     for taken in range(max(steps, 1)):
-        llf = loglike(sweep, D, problem.squares, problem.nobs) + problem.loglike_shift
+        llf = stair.loglike() + stair.problem.loglike_shift
         if not np.isfinite(llf):
             raise FloatingPointError(f"the log-likelihood is {llf} after {taken} steps")
         kind = record.method if taken else "resumed" if record.evaluations else "start"
@@ -54,27 +94,17 @@ def ascend(
             record.reason = "another start was higher"
             break
         if taken < steps - 1:
-            step(problem, sweep, kernel, F, D, workers)
+            stair.step()
     else:
         record.reason = f"maxiter = {record.maxiter} evaluations were made"
-    record.score_norm = _score_norm(problem, sweep, F, D, workers)
-    return F, D
+    record.score_norm = _score_norm(stair)
+    return stair.point
 
 
-def step(problem: Problem, sweep: Sweep, kernel: Pass, F: Floats, D: Floats, workers: Workers) -> None:
-    """One step from the parameters that the sweep was conditioned on; F, D and the sweep are those after it."""
-
-    def renew(task: Task, posterior: Posterior, moments: Moments) -> None:
-        own = task.features
-        kernel(
-            problem.Y[own], *posterior, problem.squares[own], problem.nobs, problem.floor[own], task.leaves, sweep.tile,
-            F[own], D[own], *moments,
-        )  # fmt: skip
-
-    sweep.turn(renew, workers)
-
-
-def _score_norm(problem: Problem, sweep: Sweep, F: Floats, D: Floats, workers: Workers) -> float:
-    dF, dD = score(sweep, F, D, problem.Y, problem.squares, problem.nobs, workers)
-    largest = max(np.abs(dF).max(initial=0), np.abs(dD[~problem.pressed(D, dD)]).max(initial=0))
-    return float(largest) / problem.nobs
+def _score_norm(stair: Stair) -> float:
+    """Largest derivative by a free parameter, per observation."""
+    dF, dx = stair.slopes()
+    D = stair.point[1][: len(dF)]
+    free = np.ones(len(dx), dtype=bool)
+    free[: len(D)] = ~stair.problem.pressed(D, dx[: len(D)])
+    return float(max(np.abs(dF).max(initial=0), np.abs(dx[free]).max(initial=0))) / stair.problem.nobs

@@ -6,16 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlfm.estimation.methods import Climb
-from mlfm.estimation.problem import Problem
+from mlfm.estimation.methods import AnyProblem, Climb
+from mlfm.estimation.problem import Point
 from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
 from mlfm.estimation.starts import STARTS
 from mlfm.sweep import Workers
-
-Floats = NDArray[np.float64]
-Point = tuple[Floats, Floats]
 
 #: The starts that are compared where none is asked for: the one mostly goes on from where it is, the other may end
 #: higher, and takes longer to show it.
@@ -31,7 +27,7 @@ SEVERAL = ("top-down", "pca", "frobenius")
 class Search:
     """What every climb of one fit shares."""
 
-    problem: Problem
+    problem: AnyProblem
     climb: Climb
     workers: Workers
     watch: Callable[[Evaluation], None]
@@ -41,7 +37,8 @@ class Search:
         """Climb from a start by name, or from a point; fills ``record``."""
         point = start
         if isinstance(point, str):
-            point = STARTS[point.split()[0]](self.problem, self.rng, self.workers)
+            start_from = STARTS[point.split()[0]]
+            point = self.problem.with_coefficients(*start_from(self.problem.stand_in, self.rng, self.workers))
         point = self.climb(self.problem, point, record, self.workers, self.watch, hopeless)
         record.starts[record.start] = record.llf
         return point

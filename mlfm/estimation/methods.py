@@ -6,21 +6,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mlfm._kernels.em import em_pass, px_em_pass
-from mlfm.estimation.em import ascend
-from mlfm.estimation.problem import Problem
-from mlfm.estimation.record import Evaluation, FitRecord, Hopeless
-from mlfm.estimation.scoring import scoring
+from mlfm._kernels.em import em_pass, em_update, px_em_pass, px_em_update
+from mlfm.estimation.em import CompleteStair, Pass, ascend
+from mlfm.estimation.incomplete import IncompleteClimber, IncompleteProblem, IncompleteStair
+from mlfm.estimation.problem import Point, Problem
+from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
+from mlfm.estimation.scoring import Climber, CompleteClimber, scoring
 from mlfm.sweep import Workers
 
-Floats = NDArray[np.float64]
-Climb = Callable[
-    [Problem, tuple[Floats, Floats], FitRecord, Workers, Callable[[Evaluation], None], Hopeless],
-    tuple[Floats, Floats],
-]
+AnyProblem = Problem | IncompleteProblem
+Watch = Callable[[Evaluation], None]
+Climb = Callable[..., Point]
 
 
 class Method(NamedTuple):
@@ -36,8 +32,32 @@ class Method(NamedTuple):
     tol: float
 
 
+def _by_scoring(
+    problem: AnyProblem,
+    start: Point,
+    record: FitRecord,
+    workers: Workers,
+    watch: Watch,
+    hopeless: Hopeless = never,
+) -> Point:
+    if isinstance(problem, IncompleteProblem):
+        climber: Climber = IncompleteClimber(problem, start, workers)
+    else:
+        climber = CompleteClimber(problem, start, workers)
+    return scoring(climber, record, watch, hopeless)
+
+
+def _by_em(
+    problem: AnyProblem, start: Point, record: FitRecord, workers: Workers, watch: Watch,
+    hopeless: Hopeless = never, *, one_pass: Pass, update: Pass,
+) -> Point:  # fmt: skip
+    if isinstance(problem, IncompleteProblem):
+        return ascend(IncompleteStair(problem, start, workers, update), record, watch, hopeless)
+    return ascend(CompleteStair(problem, start, workers, one_pass), record, watch, hopeless)
+
+
 METHODS: dict[str, Method] = {
-    "scoring": Method(scoring, 1_000, 1e-4),
-    "px-em": Method(partial(ascend, kernel=px_em_pass), 50_000, 1e-2),
-    "em": Method(partial(ascend, kernel=em_pass), 50_000, 1e-2),
+    "scoring": Method(_by_scoring, 1_000, 1e-4),
+    "px-em": Method(partial(_by_em, one_pass=px_em_pass, update=px_em_update), 50_000, 1e-2),
+    "em": Method(partial(_by_em, one_pass=em_pass, update=em_update), 50_000, 1e-2),
 }

@@ -1,4 +1,4 @@
-"""The inverse of the block Fisher information: a block for each node's loadings, one for each uniqueness.
+"""The inverse of the block Fisher information, loadings: a block for each node's.
 
 See the documentation page "The model", Fitting. The expected information of one node's loadings inverts in closed
 form. With the node's own loadings F_o, its ancestors' F_a over its features, and the posterior covariance P of its
@@ -36,6 +36,12 @@ def _nothing(i: int) -> None:
     pass
 
 
+def uniqueness_variances(D: Floats, h: Floats) -> Floats:
+    """The inverse information, an observation, of every uniqueness, from its leverage h = f P f' / D."""
+    variances: Floats = 2 * D**2 / np.maximum(1 - h, LEAST_UNIQUE_SHARE) ** 2
+    return variances
+
+
 class Metric:
     """The inverse block information at a point; see the module's docstring.
 
@@ -64,18 +70,15 @@ class Metric:
         message, inner, outer = self._sweep.message[level], self._inner[level], self._outer[level]
         observe(P, message[nodes], self._least_information, inner[nodes], outer[nodes])
 
-    def at(self, F: Floats, D: Floats, h: Floats, GF: Floats, products: Sequence[tuple[Floats, Floats]]) -> None:
-        """Complete the metric with the loadings, uniquenesses and leverages of its point, and the gradient there.
+    def at(self, F: Floats, D: Floats, GF: Floats, products: Sequence[tuple[Floats, Floats]]) -> None:
+        """Complete the metric with the loadings and uniquenesses of its point, and the gradient by the loadings there.
 
         ``products`` are T = F'G and M = G'D G (blocks by level) of every task's leaf groups.
         """
         self._F, self._D, self._GF, self._products = F, D, GF, products
-        self._variances = 2 * D**2 / np.maximum(1 - h, LEAST_UNIQUE_SHARE) ** 2
 
-    def squared_lengths(self, GD: Floats, workers: Workers) -> tuple[float, float]:
-        """The product of the gradient with its scoring step (the squared Newton decrement), of loadings and of
-        uniquenesses; GD is the uniquenesses' gradient.
-        """
+    def squared_length(self, workers: Workers) -> float:
+        """The product of the gradient with its scoring step: the squared Newton decrement."""
         parts = np.empty(len(self._products))
 
         def measure(i: int, S: Floats, Q: Floats) -> None:
@@ -83,12 +86,10 @@ class Metric:
             parts[i] = squared_length(T, M, S, Q, self._columns)
 
         self._walk([T for T, _ in self._products], measure, workers)
-        return float(parts.sum()), float(GD**2 @ self._variances)
+        return float(parts.sum())
 
-    def step(self, GD: Floats, out: Floats, workers: Workers) -> Floats:
-        """The scoring step that the gradient of the point asks for: the loadings' part in ``out``, the uniquenesses'
-        returned.
-        """
+    def step(self, out: Floats, workers: Workers) -> None:
+        """The scoring step that the gradient of the point asks for."""
 
         def scale(i: int, S: Floats, Q: Floats) -> None:
             own = self._sweep.tasks[i].features
@@ -96,12 +97,9 @@ class Metric:
             self._scale(i, S, Q, out)
 
         self._walk([T for T, _ in self._products], scale, workers)
-        return GD * self._variances
 
-    def apply(
-        self, GF: Floats, GD: Floats, workers: Workers, before: Aside = _nothing, after: Aside = _nothing
-    ) -> Floats:
-        """The scoring step that any gradient asks for: the loadings' part overwrites GF, the uniquenesses' is returned.
+    def apply(self, GF: Floats, workers: Workers, before: Aside = _nothing, after: Aside = _nothing) -> None:
+        """The scoring step that any gradient asks for, in its place.
 
         ``before`` and ``after`` see every task while its rows of GF are in the cache.
         """
@@ -119,7 +117,6 @@ class Metric:
 
         workers.run(ascend, len(tasks))
         self._walk(products, scale, workers)
-        return GD * self._variances
 
     def _scale(self, i: int, S: Floats, Q: Floats, G: Floats) -> None:
         task = self._sweep.tasks[i]

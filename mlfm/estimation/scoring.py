@@ -24,11 +24,11 @@ from mlfm._kernels.blocks import leaf_moments, rotate
 from mlfm._kernels.em import px_em_update
 from mlfm._kernels.scoring import slopes
 from mlfm.estimation.memory import Direction, Memory
-from mlfm.estimation.metric import Aside, Metric
-from mlfm.estimation.problem import Problem
+from mlfm.estimation.metric import Aside, Metric, uniqueness_variances
+from mlfm.estimation.problem import Point, Problem, Scaled
 from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
 from mlfm.estimation.stopping import Stays
-from mlfm.likelihood import condition, loglike_of
+from mlfm.likelihood import loglike_of
 from mlfm.sweep import Moments, Posterior, RecordingSweep, Task, Workers
 
 Floats = NDArray[np.float64]
@@ -49,40 +49,163 @@ MEANINGLESS = 1e-14
 class Climber:
     """A point on the way up, and the steps from it; all arrays of the size of the loadings live here, and move once.
 
-    ``F, D, llf`` are the point, ``gF, gD`` the gradient there and ``metric`` its metric. ``trial`` first takes what the
-    metric makes of a gradient, then, with steps from memory and F itself, becomes the point that the step leads to.
+    ``F`` and ``x`` are the point: loadings, and the rest, which is the uniquenesses D and, with missing values, what
+    the mean adds (see :class:`IncompleteClimber`). ``llf`` is the log-likelihood there, ``gF, gx`` the gradient and
+    ``metric`` the loadings' metric. ``trial`` first takes what the metric makes of a gradient, then, with steps from
+    memory and F itself, becomes the loadings that the step leads to.
     """
 
-    def __init__(self, problem: Problem, start: tuple[Floats, Floats], workers: Workers) -> None:
+    def __init__(self, problem: Scaled, start: Point, workers: Workers) -> None:
         self.problem, self.workers = problem, workers
-        self.sweep = RecordingSweep(problem.tree, problem.Y.shape[1])
-        self.tasks = self.sweep.tasks
-        n, r = len(problem.Y), problem.tree.n_factors
-        self.memory = Memory(MEMORY, n, r, self.tasks, workers)
-        self.F, self.D = start
-        self.gF, self.gD = np.empty((n, r)), np.empty(n)
+        self.F, self.x = start
+        n, r = self.F.shape
+        self.gF, self.gx = np.empty((n, r)), np.empty_like(self.x)
         self.trial = np.empty((n, r))
-        self._W: list[Floats] = [np.empty(0)] * len(self.tasks)
         self.damping = LEAST_DAMPING
-        condition(self.sweep, self.F, self.D, problem.Y, workers)
-        self.llf = self._loglike(self.D)
+        self.tasks = self._prepare()
+        self.memory = Memory(MEMORY, n, r, len(self.x), self.tasks, workers)
+        self.llf = self._loglike(self.F, self.x, _as_it_is)
         if not np.isfinite(self.llf):
             raise FloatingPointError("the log-likelihood of the start is not finite")
         self._look_around(None)
 
-    def _loglike(self, D: Floats) -> float:
-        """The log-likelihood of the parameters that the sweep was conditioned on; -inf where it has no meaning."""
-        problem = self.problem
-        whole = float((problem.squares / D).sum())
-        left = whole - self.sweep.explained
-        value = loglike_of(self.sweep, D, left, problem.nobs) / problem.nobs
+    @property
+    def D(self) -> Floats:
+        """The uniquenesses at the point."""
+        return self.x[: len(self.F)]
+
+    @property
+    def gD(self) -> Floats:
+        """The gradient by the uniquenesses."""
+        return self.gx[: len(self.F)]
+
+    @property
+    def slope(self) -> Floats:
+        """The gradient by the rest of the parameters that are free to move."""
+        return self.gx * self.free
+
+    def _prepare(self) -> list[Task]:
+        """Room for the evaluations to come; the tasks that they are made of."""
+        raise NotImplementedError
+
+    def _loglike(self, F: Floats, x: Floats, prepare: Callable[[Task], None]) -> float:
+        """The log-likelihood at a point, each task's rows of F being prepared first; -inf where it has no meaning."""
+        raise NotImplementedError
+
+    def _look_around(self, before: Floats | None) -> None:
+        """Gradient and metric at the point just evaluated, and with the loadings of ``before`` the loadings' part of a
+        new pair.
+        """
+        raise NotImplementedError
+
+    def _scaled(self, slope: Floats) -> Floats:
+        """The scoring step of the rest of the parameters."""
+        raise NotImplementedError
+
+    def _expand(self) -> float:
+        """The parameter-expanded EM step from the point; its log-likelihood. The point is left where it fails."""
+        raise NotImplementedError
+
+    def _free(self) -> Floats:
+        """1 for parameters of the rest that may move; 0 for uniquenesses pressed against their floor."""
+        free = np.ones_like(self.x)
+        free[: len(self.F)][self.problem.pressed(self.D, self.gD)] = 0.0
+        return free
+
+    def decrement(self) -> float:
+        """The gradient times the scoring step."""
+        self._along_loadings = self.metric.squared_length(self.workers)
+        return self._along_loadings + float(self.slope @ self._scaled(self.slope))
+
+    def scoring_direction(self) -> Direction:
+        """The plain scoring step, after :meth:`decrement`."""
+        self.metric.step(self.trial, self.workers)
+        dx: Floats = self._scaled(self.slope) * self.free
+        along = self._along_loadings + float(self.slope @ dx)
+        return Direction(dx, along, self._along_loadings, np.empty(0, dtype=np.intp), np.empty(0))
+
+    def quasi_newton_direction(self) -> Direction:
+        """The step that the pairs in memory make of the metric."""
+
+        def apply(GF: Floats, Gx: Floats, before: Aside, after: Aside) -> Floats:
+            self.metric.apply(GF, self.workers, before, after)
+            return self._scaled(Gx)
+
+        return self.memory.direction(self.gF, self.slope, self.free, apply, self.trial)
+
+    def try_step(self, direction: Direction) -> tuple[float, Floats, bool]:
+        """A full step, D within its bounds: log-likelihood and rest there, and whether it gained enough."""
+        x, n = self.x + direction.rest, len(self.F)
+        lowest = np.maximum(self.problem.floor, SHRINK * self.D)
+        highest = np.maximum(GROW * self.D, REVIVE)  # features have variance 1
+        np.clip(x[:n], lowest, highest, out=x[:n])
+
+        def prepare(task: Task) -> None:
+            own = task.features
+            F = self.trial[own]
+            F += self.F[own]
+            self.memory.add_steps(direction, own, F)
+
+        try:
+            llf = self._loglike(self.trial, x, prepare)
+        except FloatingPointError:  # out of all bounds
+            return -np.inf, x, False
+        predicted = direction.along_loadings + float(self.gx @ (x - self.x))
+        return llf, x, llf >= self.llf + SUFFICIENT * max(predicted, 0.0) - ROUNDING * abs(self.llf)
+
+    def accept(self, llf: float, x: Floats, dx: Floats) -> None:
+        """Go to the trial point and learn from the step there; dx is its rest before clipping."""
+        slope, step = self.slope, x - self.x
+        # What the model expected of the rest: of each the share of its step that was not clipped.
+        share = np.clip(np.divide(step, dx, out=np.ones_like(step), where=dx != 0), 0, 1)
+        self.F, self.trial = self.trial, self.F
+        self.x, self.llf = x, llf
+        self.damping = max(self.damping / EASE, LEAST_DAMPING)
+        self.memory.open_slot()
+        self._look_around(self.trial)
+        self.memory.close_slot(step, slope - self.slope, slope * share, self.gF)
+
+    def px_em(self) -> float:
+        """The parameter-expanded EM step. Returns the gain, which is less than 0 only where nothing is to be gained in
+        floating point; then it stays.
+        """
+        self.damping = min(max(DAMP * self.damping, FIRST_DAMPING), 1.0)
+        try:
+            return self._expand()
+        except FloatingPointError:  # a point where even this step is rounding
+            return -np.inf
+
+    def score_norm(self) -> float:
+        """Largest derivative by a free parameter, per observation."""
+        return float(max(np.abs(self.gF).max(initial=0), np.abs(self.slope).max(initial=0)))
+
+
+class CompleteClimber(Climber):
+    """Where no value is missing: the mean is out of the data for good, and the rest is the uniquenesses."""
+
+    problem: Problem
+
+    def _prepare(self) -> list[Task]:
+        self.sweep = RecordingSweep(self.problem.tree, self.problem.Y.shape[1])
+        self._W: list[Floats] = [np.empty(0)] * len(self.sweep.tasks)
+        return self.sweep.tasks
+
+    def _loglike(self, F: Floats, x: Floats, prepare: Callable[[Task], None]) -> float:
+        problem, sweep = self.problem, self.sweep
+
+        def fill(task: Task, moments: Moments) -> None:
+            own = task.features
+            prepare(task)
+            leaf_moments(F[own], x[own], problem.Y[own], task.leaves, sweep.tile, *moments)
+
+        sweep.upward(fill, self.workers)
+        whole = float((problem.squares / x).sum())
+        left = whole - sweep.explained
+        value = loglike_of(sweep, x, left, problem.nobs) / problem.nobs
         return value if np.isfinite(value) and left > MEANINGLESS * whole else -np.inf
 
     def _look_around(self, before: Floats | None) -> None:
-        """The downward pass at the point just evaluated: gradient and metric, and with the loadings of ``before`` the
-        loadings' part of a new pair.
-        """
-        problem, F, D, sweep = self.problem, self.F, self.D, self.sweep
+        problem, F, D, sweep = self.problem, self.F, self.x, self.sweep
         h, metric = np.empty(len(D)), Metric(sweep, self.damping)
         products: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
 
@@ -91,127 +214,60 @@ class Climber:
             g, W, T, M = np.empty_like(F[own]), *(np.empty_like(posterior.P) for _ in range(3))
             slopes(
                 problem.Y[own], F[own], D[own], *posterior, problem.squares[own], problem.nobs, metric.columns,
-                task.leaves, sweep.tile, W, g, self.gD[own], h[own], T, M,
+                task.leaves, sweep.tile, W, g, self.gx[own], h[own], T, M,
             )  # fmt: skip
             if before is not None:
                 self.memory.record(i, F[own], before[own], g, self.gF[own])
             self.gF[own], self._W[i], products[i] = g, W, (T, M)
 
         sweep.downward(visit, self.workers, metric.observe)
-        metric.at(F, D, h, self.gF, products)
+        metric.at(F, D, self.gF, products)
         self.metric = metric
-        # A uniqueness pressed against its floor stays there.
-        self.free: Floats = np.where(problem.pressed(D, self.gD), 0.0, 1.0)
+        self._variances = uniqueness_variances(D, h)
+        self.free = self._free()
 
-    @property
-    def slopeD(self) -> Floats:
-        """The gradient by the uniquenesses that are free to move."""
-        slope: Floats = self.gD * self.free
-        return slope
+    def _scaled(self, slope: Floats) -> Floats:
+        return slope * self._variances
 
-    def decrement(self) -> float:
-        """The gradient times the scoring step."""
-        self._along_loadings, uniquenesses = self.metric.squared_lengths(self.slopeD, self.workers)
-        return self._along_loadings + uniquenesses
-
-    def scoring_direction(self) -> Direction:
-        """The plain scoring step, after :meth:`decrement`."""
-        dD: Floats = self.metric.step(self.slopeD, self.trial, self.workers) * self.free
-        along = self._along_loadings + float(self.slopeD @ dD)
-        return Direction(dD, along, self._along_loadings, np.empty(0, dtype=np.intp), np.empty(0))
-
-    def quasi_newton_direction(self) -> Direction:
-        """The step that the pairs in memory make of the metric."""
-
-        def apply(GF: Floats, GD: Floats, before: Aside, after: Aside) -> Floats:
-            return self.metric.apply(GF, GD, self.workers, before, after)
-
-        return self.memory.direction(self.gF, self.slopeD, self.free, apply, self.trial)
-
-    def try_step(self, direction: Direction) -> tuple[float, Floats, bool]:
-        """A full step, D within its bounds: log-likelihood and D there, and whether it gained enough."""
-        lowest = np.maximum(self.problem.floor, SHRINK * self.D)
-        highest = np.maximum(GROW * self.D, REVIVE)  # features have variance 1
-        D = np.clip(self.D + direction.dD, lowest, highest)
-
-        def fill(task: Task, moments: Moments) -> None:
-            own = task.features
-            F = self.trial[own]
-            F += self.F[own]
-            self.memory.add_steps(direction, own, F)
-            leaf_moments(F, D[own], self.problem.Y[own], task.leaves, self.sweep.tile, *moments)
-
-        try:
-            self.sweep.upward(fill, self.workers)
-        except FloatingPointError:  # out of all bounds
-            return -np.inf, D, False
-        llf = self._loglike(D)
-        predicted = direction.along_loadings + float(self.gD @ (D - self.D))
-        return llf, D, llf >= self.llf + SUFFICIENT * max(predicted, 0.0) - ROUNDING * abs(self.llf)
-
-    def accept(self, llf: float, D: Floats, dD: Floats) -> None:
-        """Go to the trial point and learn from the step there; dD is its uniquenesses' part before clipping."""
-        slope, sD = self.slopeD, D - self.D
-        # What the model expected of the uniquenesses: of each the share of its step that was not clipped.
-        share = np.clip(np.divide(sD, dD, out=np.ones_like(sD), where=dD != 0), 0, 1)
-        self.F, self.trial = self.trial, self.F
-        self.D, self.llf = D, llf
-        self.damping = max(self.damping / EASE, LEAST_DAMPING)
-        self.memory.open_slot()
-        self._look_around(self.trial)
-        self.memory.close_slot(sD, slope - self.slopeD, slope * share, self.gF)
-
-    def px_em(self) -> float:
-        """The parameter-expanded EM step, from the moments that the gradient was made of: V = D dl/dF + F W.
-
-        Returns the gain, which is less than 0 only where nothing is to be gained in floating point; then it stays.
-        """
-        problem, D = self.problem, np.empty_like(self.D)
+    def _expand(self) -> float:
+        # From the moments that the gradient was made of: V = D dl/dF + F W.
+        problem, D = self.problem, np.empty_like(self.x)
 
         def step(i: int) -> None:
             task = self.tasks[i]
             own = task.features
             V = self.trial[own]
             rotate(self.F[own], self._W[i], task.leaves, V)
-            V += self.gF[own] * (problem.nobs * self.D[own, None])
-            px_em_update(
-                self._W[i], problem.squares[own], problem.nobs, problem.floor[own], task.leaves, V, D[own]
-            )  # fmt: skip
+            V += self.gF[own] * (problem.nobs * self.x[own, None])
+            px_em_update(self._W[i], problem.squares[own], problem.nobs, problem.floor[own], task.leaves, V, D[own])
 
-        try:
-            self.workers.run(step, len(self.tasks))
-            condition(self.sweep, self.trial, D, problem.Y, self.workers)
-        except FloatingPointError:  # a point where even this step is rounding
-            return -np.inf
-        llf = self._loglike(D)
+        self.workers.run(step, len(self.tasks))
+        llf = self._loglike(self.trial, D, _as_it_is)
         gain = llf - self.llf
-        self.damping = min(max(DAMP * self.damping, FIRST_DAMPING), 1.0)
         if gain >= 0:
             self.F, self.trial = self.trial, self.F
-            self.D, self.llf = D, llf
+            self.x, self.llf = D, llf
             self.memory.keep(0)
             self._look_around(None)
         return gain
 
-    def score_norm(self) -> float:
-        """Largest derivative by a free parameter, per observation."""
-        return float(max(np.abs(self.gF).max(initial=0), np.abs(self.slopeD).max(initial=0)))
+
+def _as_it_is(task: Task) -> None:
+    pass
 
 
 def scoring(
-    problem: Problem,
-    start: tuple[Floats, Floats],
+    climber: Climber,
     record: FitRecord,
-    workers: Workers,
     watch: Callable[[Evaluation], None],
     hopeless: Hopeless = never,
-) -> tuple[Floats, Floats]:
-    """Climb from ``start`` until the projected gain stays below ``record.tol`` or ``record.maxiter`` is reached.
+) -> Point:
+    """Climb until the projected gain stays below ``record.tol`` or ``record.maxiter`` is reached.
 
-    Takes the start's arrays over, fills ``record`` and tells ``watch`` of every evaluation; returns the
-    parameters at the end.
+    Fills ``record`` and tells ``watch`` of every evaluation; returns the parameters at the end.
     """
-    nobs, n = problem.nobs, len(problem.Y)
+    problem = climber.problem
+    nobs, n = problem.nobs, len(problem.floor)
     small_for_long, largest_ratio = Stays(record.tol), FIRST_RATIO
 
     def note(llf: float, gain: float, step: str, accepted: bool) -> None:
@@ -223,12 +279,11 @@ def scoring(
     def spent() -> bool:
         return len(record.evaluations) > record.maxiter
 
-    def end(reason: str, converged: bool) -> tuple[Floats, Floats]:
+    def end(reason: str, converged: bool) -> Point:
         record.reason, record.converged, record.score_norm = reason, converged, climber.score_norm()
-        return climber.F, climber.D
+        return climber.F, climber.x
 
     used_up = f"maxiter = {record.maxiter} evaluations were made"
-    climber = Climber(problem, start, workers)
     note(climber.llf, np.inf, "resumed" if record.evaluations else "start", True)
     while True:
         decrement = climber.decrement()
@@ -255,10 +310,10 @@ def scoring(
             if spent():
                 return end(used_up, False)
             direction = propose()
-            llf, D, enough = climber.try_step(direction)
+            llf, x, enough = climber.try_step(direction)
             note(llf, expected, kind, enough)
             if enough:
-                climber.accept(llf, D, direction.dD)
+                climber.accept(llf, x, direction.rest)
                 if not near:
                     climber.memory.keep(min(1, len(climber.memory)))
                 break

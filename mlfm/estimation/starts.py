@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm.estimation.components import Block, Dense, Tiled, components
-from mlfm.estimation.problem import Problem
+from mlfm.estimation.problem import Problem, Scaled
 from mlfm.standardised import Reals
 from mlfm.sweep import Workers
 
@@ -23,9 +23,9 @@ LEAST_SIGNAL = 0.02  # share of an eigenvalue that is left when noise is taken o
 TOGETHER = 1 << 20  # entries of small groups that are handled at once
 
 
-def filling(problem: Problem, rng: np.random.Generator) -> Floats:
+def filling(problem: Scaled, rng: np.random.Generator) -> Floats:
     """Small random loadings, for columns that get no others: at 0 they would stay so in every later step."""
-    shape = (len(problem.Y), problem.tree.n_factors)
+    shape = (len(problem.floor), problem.tree.n_factors)
     return 0.1 * rng.standard_normal(shape) / np.sqrt(max(shape[1], 1))
 
 

@@ -202,7 +202,7 @@ class Sweep(Route):
     def _covariance(self, level: int, nodes: slice, parents: NDArray[np.intp], P_parent: Floats) -> Floats:
         m = self.tree.columns[level + 1]
         P = np.empty((nodes.stop - nodes.start, m, m))
-        path_covariance(self.R[level][nodes], self.A[level][nodes], parents, P_parent, P)
+        path_covariance(self.R[level][nodes], self.A[level][nodes], parents, P_parent, np.ones(len(P)), P)
         return P
 
 

@@ -1,0 +1,266 @@
+"""Fitting where values are missing: the same methods, with the coefficients of the mean among the parameters.
+
+The rest of the parameters is D and, feature by feature, the coefficients B of the covariates, in an orthonormal basis of
+them. The metric is that of complete data whose features are observed as much as here on average: feature j, observed
+in a share w_j of the observations, counts with uniqueness D_j / w_j. For B it is Sigma, with which a step is that of
+EM where nothing is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlfm._kernels.blocks import leaf_moments, project, rotate
+from mlfm._kernels.em import px_em_update
+from mlfm.estimation.metric import Metric, uniqueness_variances
+from mlfm.estimation.problem import Point, Problem, Scaled
+from mlfm.estimation.scoring import MEANINGLESS, Climber
+from mlfm.incomplete import Incomplete, Surface
+from mlfm.linear import gather, scatter
+from mlfm.standardised import Standardised
+from mlfm.sweep import Moments, Posterior, RecordingSweep, Task, Totals, Tree, Workers, task_width
+
+Floats = NDArray[np.float64]
+#: From second moments of the factors, squares, nobs, floors, leaf groups and V to loadings (in place of V) and D.
+Update = Callable[..., None]
+
+
+@dataclass(frozen=True, eq=False)
+class IncompleteProblem(Scaled):
+    """Data of unit variance with missing values; covariates in an orthonormal basis, X'X = nobs I."""
+
+    data: Incomplete
+    basis: Floats  # q x q: coefficients of the covariates are B basis
+
+    @classmethod
+    def of(cls, data: Incomplete, kept: Standardised, uniqueness_floor: float) -> IncompleteProblem:
+        """The problem of a model's data."""
+        nobs = data.nobs
+        R = np.linalg.qr(data.X, mode="r") / np.sqrt(nobs)
+        X = np.linalg.solve(R.T, data.X.T).T
+        basis = np.linalg.inv(R).T
+        floor = np.full(len(kept.scale), uniqueness_floor)
+        data = replace(data, X=np.ascontiguousarray(X))
+        return cls(data.tree, nobs, kept.scale, floor, kept.coefficients, data, basis)
+
+    @property
+    def loglike_shift(self) -> float:
+        """What to add to a log-likelihood here to have that of the data in the user's units."""
+        return -float(self.data.observed @ np.log(self.scale))
+
+    @property
+    def shares(self) -> Floats:
+        """The share of the observations in which each feature is observed."""
+        return self.data.observed / self.nobs
+
+    @cached_property
+    def stand_in(self) -> Problem:
+        """Complete data to take a start from: missing values at their mean, features scaled back to variance 1."""
+        Y = self.data.Y / np.sqrt(self.shares)[:, None]
+        return Problem(self.tree, self.nobs, self.scale, self.floor, self.coefficients, Y, np.einsum("jn,jn->j", Y, Y))
+
+    def split(self, x: Floats) -> tuple[Floats, Floats]:
+        """Uniquenesses and coefficients (views)."""
+        n = len(self.floor)
+        return x[:n], x[n:].reshape(n, len(self.basis))
+
+    def with_coefficients(self, F: Floats, D: Floats) -> Point:
+        """A point with the first coefficients."""
+        return F, np.concatenate([D, np.zeros(len(D) * len(self.basis))])
+
+    def from_units(self, B: Floats, F: Floats, D: Floats) -> Point:
+        F, D = super().from_units(B, F, D)
+        own = np.linalg.solve(self.basis.T, ((B - self.coefficients) / self.scale[:, None]).T).T
+        return F, np.concatenate([D, own.ravel()])
+
+    def to_units(self, F: Floats, x: Floats) -> tuple[Floats, Floats, Floats]:
+        first, F, D = super().to_units(F, x)
+        return first + self.split(x)[1] @ self.basis * self.scale[:, None], F, D
+
+
+class IncompleteClimber(Climber):
+    """Where values are missing: every evaluation is one sweep over all patterns."""
+
+    problem: IncompleteProblem
+
+    def _prepare(self) -> list[Task]:
+        tree, columns = self.problem.tree, self.problem.data.Y.shape[1]
+        self.surface = Surface(self.problem.data, self.workers)
+        self._average = RecordingSweep(tree, 0, task_width(tree, columns))
+        return self.surface.tasks
+
+    def _loglike(self, F: Floats, x: Floats, prepare: Callable[[Task], None]) -> float:
+        value = self.surface.loglike(F, *self.problem.split(x), prepare) / self.problem.nobs
+        return value if np.isfinite(value) and self.surface.share_left > MEANINGLESS else -np.inf
+
+    def _look_around(self, before: Floats | None) -> None:
+        problem, F = self.problem, self.F
+        n, nobs, nothing = len(F), problem.nobs, np.empty((len(F), 0))
+        D, B = problem.split(self.x)
+        average, shares = D / problem.shares, problem.shares
+        tile = self.surface.sweep.tile
+        metric, h = Metric(self._average, self.damping), np.empty(n)
+
+        def fill(task: Task, moments: Moments) -> None:
+            own = task.features
+            leaf_moments(F[own], average[own], nothing[own], task.leaves, tile, *moments)
+
+        def leverages(i: int, task: Task, posterior: Posterior) -> None:
+            own = task.features
+            FP = np.empty_like(F[own])
+            rotate(F[own], posterior.P, task.leaves, FP)
+            h[own] = np.einsum("jk,jk->j", FP, F[own]) / D[own]
+
+        self._average.upward(fill, self.workers)
+        self._average.downward(leverages, self.workers, metric.observe)
+        # From the leverage in the average pattern to that where the feature itself is observed.
+        h /= 1 + (1 - shares) * h
+        self._variances = uniqueness_variances(D, h) / shares
+
+        products: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
+        gB = np.empty_like(B)
+
+        def take(i: int, task: Task, g: Floats, gD: Floats, g_mean: Floats) -> None:
+            own, k, r = task.features, task.n_leaves, F.shape[1]
+            g /= nobs
+            self.gx[own], gB[own] = gD / nobs, g_mean / nobs
+            if before is not None:
+                self.memory.record(i, F[own], before[own], g, self.gF[own])
+            self.gF[own] = g
+            T, M = np.empty((k, r, r)), np.zeros((k, r, r))
+            project(F[own], g, task.leaves, T)
+            no_products = np.empty((0, 0)), np.empty((k, r, 0))
+            leaf_moments(g, 1 / average[own], nothing[own], task.leaves, tile, M, *no_products)
+            products[i] = T, np.tril(M) + np.tril(M, -1).transpose(0, 2, 1)
+
+        self._filled = self.surface.slopes(F, D, B, take)
+        self.gx[n:] = gB.ravel()
+        metric.at(F, average, self.gF, products)
+        self.metric = metric
+        self.free = self._free()
+
+    def _scaled(self, slope: Floats) -> Floats:
+        n = len(self.F)
+        shares, D = self.problem.shares, self.D
+        means = times_covariance(self.problem.tree, self.F, D / shares, self.problem.split(slope)[1], self.workers)
+        return np.concatenate([slope[:n] * self._variances, means.ravel()])
+
+    def _expand(self) -> float:
+        before, problem = self.llf, self.problem
+        self._loglike(self.F, self.x, _nothing)  # steps that failed left the sweep elsewhere
+        D = expand(
+            self.surface, self.F, self.D, self.gF * problem.nobs, self._filled, problem, px_em_update, self.trial
+        )
+        x = self.x.copy()
+        x[: len(D)] = D
+        llf = self._loglike(self.trial, x, _nothing)
+        if llf < before:
+            return llf - before
+        self._go_to(llf, x)
+        if len(problem.basis):
+            self._raise_mean()
+        return self.llf - before
+
+    def _raise_mean(self) -> None:
+        """The EM step of the coefficients."""
+        problem = self.problem
+        B = times_covariance(problem.tree, self.F, self.D, problem.split(self.gx)[1], self.workers)
+        x = self.x.copy()
+        x[len(self.F) :] += B.ravel()
+        self.trial[:] = self.F
+        llf = self._loglike(self.trial, x, _nothing)
+        if llf >= self.llf:
+            self._go_to(llf, x)
+
+    def _go_to(self, llf: float, x: Floats) -> None:
+        self.F, self.trial = self.trial, self.F
+        self.x, self.llf = x, llf
+        self.memory.keep(0)
+        self._look_around(None)
+
+
+class IncompleteStair:
+    """EM steps where values are missing: loadings and uniquenesses first, then, all expected anew, coefficients
+    (an alternating expectation and conditional maximization: Meng and van Dyk 1997).
+    """
+
+    def __init__(self, problem: IncompleteProblem, start: Point, workers: Workers, update: Update) -> None:
+        self.problem, self._workers, self._update = problem, workers, update
+        self._F, self._x = start
+        self._surface = Surface(problem.data, workers)
+        self._llf = self._evaluate()
+
+    @property
+    def point(self) -> Point:
+        return self._F, self._x
+
+    def loglike(self) -> float:
+        return self._llf
+
+    def step(self) -> None:
+        problem, F = self.problem, self._F
+        dF, _, filled = self._slopes()
+        V = np.empty_like(F)
+        D, B = problem.split(self._x)
+        D[:] = expand(self._surface, F, D, dF, filled, problem, self._update, V)
+        self._F = V
+        self._llf = self._evaluate()
+        if B.shape[1]:
+            _, dx, _ = self._slopes()
+            slope = problem.split(dx)[1] / problem.nobs
+            B += times_covariance(problem.tree, self._F, D, slope, self._workers)
+            self._llf = self._evaluate()
+
+    def slopes(self) -> tuple[Floats, Floats]:
+        return self._slopes()[:2]
+
+    def _evaluate(self) -> float:
+        return self._surface.loglike(self._F, *self.problem.split(self._x))
+
+    def _slopes(self) -> tuple[Floats, Floats, Floats]:
+        dF, dx = np.empty_like(self._F), np.empty_like(self._x)
+        dD, dB = self.problem.split(dx)
+
+        def take(i: int, task: Task, g: Floats, gD: Floats, gB: Floats) -> None:
+            own = task.features
+            dF[own], dD[own], dB[own] = g, gD, gB
+
+        filled = self._surface.slopes(self._F, *self.problem.split(self._x), take)
+        return dF, dx, filled
+
+
+def expand(
+    surface: Surface, F: Floats, D: Floats, dF: Floats, filled: Floats, problem: IncompleteProblem, update: Update,
+    V: Floats,
+) -> Floats:  # fmt: skip
+    """An EM step from the point that the surface was evaluated at: new loadings in V, new uniquenesses returned.
+
+    Missing values count as complete data that were not seen: the step is that of complete data from their expected
+    moments V = D dl/dF + F W, and squares with what is expected of the missing ones (``filled``).
+    """
+    D_new, squares = np.empty_like(D), surface.squares + filled
+
+    def step(i: int, task: Task, W: Floats) -> None:
+        own = task.features
+        rotate(F[own], W, task.leaves, V[own])
+        V[own] += dF[own] * D[own, None]
+        update(W, squares[own], problem.nobs, problem.floor[own], task.leaves, V[own], D_new[own])
+
+    surface.second_moments(step)
+    return D_new
+
+
+def times_covariance(tree: Tree, F: Floats, D: Floats, X: Floats, workers: Workers) -> Floats:
+    """(F F' + D) X."""
+    route, ones = Totals(tree, X.shape[1]), np.ones_like(D)
+    gather(route, F, ones, X, workers)
+    return scatter(route, F, X, D, 1.0, ones, workers)
+
+
+def _nothing(task: Task) -> None:
+    pass

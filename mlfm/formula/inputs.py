@@ -1,0 +1,101 @@
+"""From a formula and data, wide or long, to what a model is made of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from mlfm.arrays import as_pandas
+from mlfm.endog import match_hierarchy, row_labels
+from mlfm.formula.design import Design, as_frame, design, mentioned, response
+from mlfm.formula.long import refuse_varying, widen
+from mlfm.formula.nesting import levels_in_order, levels_of
+from mlfm.formula.terms import Formula, canonical, mistake, parse, written
+from mlfm.hierarchy import GLOBAL, Hierarchy
+from mlfm.wording import listing
+
+Env = Mapping[str, Any]
+
+
+class Inputs(NamedTuple):
+    """What a formula says of a model."""
+
+    endog: Any
+    hierarchy: Hierarchy
+    ranks: dict[Hashable, int]
+    design: Design
+    formula: str  # in canonical form
+    data: pd.DataFrame  # one row an observation: the variables of the mean terms, and weights by name
+
+
+def wide_inputs(text: str, data: Any, endog: Any, hierarchy: Any, env: Env) -> Inputs:
+    """From covariates (observations x variables) and endog (observations x features)."""
+    formula = parse(text)
+    if formula.response is not None:
+        raise mistake(
+            text,
+            (0, text.index("~")),
+            "with endog= the left-hand side is empty, as the features are the response; for long data, one row an "
+            "observed value, say unit= and feature= in place of endog=",
+        )
+    if endog is None:
+        raise TypeError(
+            "endog is missing: give the features (observations x features) as endog=, or for long data, one row an "
+            "observed value, the columns that name observations and features as unit= and feature="
+        )
+    endog = as_pandas(endog)
+    labels = match_hierarchy(endog, as_pandas(hierarchy)).to_frame()
+    frame = pd.DataFrame(index=row_labels(endog)[0]) if data is None else as_frame(data)
+    return _inputs(formula, endog, labels, frame, env)
+
+
+def long_inputs(text: str, data: Any, unit: Hashable, feature: Hashable, env: Env) -> Inputs:
+    """From one row an observed (unit, feature) value, with groups and covariates in further columns."""
+    formula = parse(text)
+    if formula.response is None:
+        raise mistake(
+            text, (0, text.index("~") + 1), "name the column of values on the left of ~, as in 'value ~ 1 + ..'"
+        )
+    frame = as_frame(data)
+    groups = _group_columns(formula, frame)
+    wide = widen(response(formula.response, frame, env), frame, unit, feature, groups)
+    refuse_varying(formula.mean, wide, frame, unit)
+    labels = mentioned(formula.mean, [feature, *groups])
+    if labels:
+        raise ValueError(
+            f"formula: {listing(labels)} in the mean terms {formula.mean!r} belongs to features; mean terms have one "
+            f"value for each {unit!r}, and every feature has coefficients of its own"
+        )
+    covariates = wide.covariates
+    if isinstance(unit, str) and mentioned(formula.mean, [unit]):
+        covariates = covariates.assign(**{unit: covariates.index})
+    return _inputs(formula, wide.endog, wide.labels, covariates, env)
+
+
+def _group_columns(formula: Formula, frame: pd.DataFrame) -> list[Hashable]:
+    """The columns of the levels that a formula names, coarse to fine."""
+    by_text = {str(column): column for column in frame.columns}
+    return [by_text[name] for name in levels_in_order(formula, frame)]
+
+
+def _inputs(formula: Formula, endog: Any, labels: pd.DataFrame, data: pd.DataFrame, env: Env) -> Inputs:
+    hierarchy, ranks = levels_of(formula, labels)
+    made = design(formula.mean, data, env)
+    order = [str(column) for column in labels.columns]
+    terms = [(tuple(sorted(term.names, key=order.index)), term.rank) for term in formula.latent]
+    terms.sort(key=lambda term: [order.index(name) for name in reversed(term[0])])
+    text = canonical(formula.response, made.canonical, [term for term in terms if term[1]])
+    return Inputs(endog, hierarchy, ranks, made, text, data)
+
+
+def formula_of(covariates: Sequence[Hashable], constant: bool, ranks: pd.Series) -> str:
+    """The formula of a model that was made without one: ranks by level, coarse to fine."""
+    mean = ["1" if constant else "0", *(written([str(name)]) for name in covariates)]
+    levels = [str(level) for level in ranks.index if level != GLOBAL]
+    paths = itertools.accumulate(([name] for name in levels), lambda above, own: above + own)
+    every = [(), *(tuple(path) for path in paths)]
+    terms = [(path, int(rank)) for path, rank in zip(every, ranks, strict=True) if rank]
+    return canonical(None, " + ".join(mean), terms)

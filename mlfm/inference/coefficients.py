@@ -1,0 +1,111 @@
+"""Coefficients of the mean: their covariance, z statistics, and Wald tests of covariates over all features.
+
+With complete data Var(vec B) = Sigma (x) (X'X)^-1. With missing values it is the inverse of the sum over observations
+of (Sigma_oo)^-1 (x) x x', o the observed features: the expected information given what is observed, as the coefficients'
+is apart from that of Sigma.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import linalg, stats
+
+from mlfm.covariance import MultilevelCovariance
+from mlfm.patterns import Patterns
+from mlfm.standardised import Standardised
+from mlfm.wording import listing
+
+Floats = NDArray[np.float64]
+MOST = 4000  # coefficients whose covariance is worked out in full, where values are missing
+
+
+def cross_products(data: Standardised) -> Floats:
+    """X'X, observations weighted."""
+    return (data.design * data.weights[:, None]).T @ data.design
+
+
+def full_covariance(covariance: MultilevelCovariance, data: Standardised, patterns: Patterns) -> Floats:
+    """Covariance of all coefficients where values are missing, features x covariates x features x covariates.
+
+    Features are in their own order.
+    """
+    n, q = data.coefficients.shape
+    if n * q > MOST:
+        raise ValueError(
+            f"standard errors with missing values need a matrix of all {n * q} coefficients, and are worked out for "
+            f"at most {MOST}; fit with missing='drop', or fewer features"
+        )
+    information = np.zeros((n, q, n, q))
+    for seen, xx in _by_pattern(data, patterns):
+        precision = covariance.marginal(covariance.hierarchy.features[seen]).inv().to_dense()
+        information[np.ix_(seen, range(q), seen, range(q))] += np.einsum("ij,kl->ikjl", precision, xx)
+    flat = information.reshape(n * q, n * q)
+    inverse = linalg.cho_solve(linalg.cho_factor(flat), np.eye(n * q))
+    return np.asarray(inverse, dtype=np.float64).reshape(n, q, n, q)
+
+
+def _by_pattern(data: Standardised, patterns: Patterns) -> Iterator[tuple[NDArray[np.intp], Floats]]:
+    """The features that a pattern observes, increasing in their own order, and the cross products of its covariates."""
+    for s in range(len(patterns)):
+        own = slice(patterns.starts[s], patterns.starts[s + 1])
+        seen = np.sort(np.delete(data.order, patterns.missing_by(s)))
+        X = data.design[own]
+        yield seen, (X * data.weights[own, None]).T @ X
+
+
+def table(coefficients: pd.DataFrame, bse: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """One row a feature and covariate: coefficient, standard error, z, p-value, interval."""
+    names = [coefficients.index.name or "feature", "covariate"]
+    pairs = [(feature, covariate) for feature in coefficients.index for covariate in coefficients.columns]
+    index = pd.MultiIndex.from_tuples(pairs, names=names) if pairs else pd.MultiIndex.from_arrays([[], []], names=names)
+    value, error = coefficients.to_numpy().ravel(), bse.to_numpy().ravel()
+    z = value / error
+    half = stats.norm.isf(alpha / 2) * error
+    columns = ["coef", "std err", "z", "P>|z|", f"[{alpha / 2:g}", f"{1 - alpha / 2:g}]"]
+    numbers = [value, error, z, 2 * stats.norm.sf(np.abs(z)), value - half, value + half]
+    return pd.DataFrame(dict(zip(columns, numbers, strict=True)), index=index)
+
+
+def chosen_terms(
+    terms: Mapping[Hashable, Sequence[Hashable]] | None, covariates: pd.Index
+) -> dict[Hashable, list[int]]:
+    """The covariates of each term, by position; by default each covariate is a term of its own."""
+    if terms is None:
+        return {covariate: [k] for k, covariate in enumerate(covariates)}
+    if not isinstance(terms, Mapping):
+        raise TypeError(f"terms must map names to lists of covariates, not {type(terms).__name__}")
+    chosen = {}
+    for name, columns in terms.items():
+        wanted = [columns] if isinstance(columns, str) else list(columns)
+        unknown = [column for column in wanted if column not in covariates]
+        if unknown or not wanted:
+            raise ValueError(
+                f"terms: {name!r} needs covariates of the model, not {listing(unknown) or 'none'}; there are "
+                f"{listing(covariates, most=20)}"
+            )
+        chosen[name] = [int(covariates.get_loc(column)) for column in wanted]
+    return chosen
+
+
+def wald_table(statistics: Mapping[Hashable, tuple[float, int]]) -> pd.DataFrame:
+    """Chi-square statistics, degrees of freedom and p-values by term."""
+    rows = {name: (value, df, float(stats.chi2.sf(value, df))) for name, (value, df) in statistics.items()}
+    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["chi2", "df", "P>chi2"])
+    frame.index = pd.Index(list(rows), name="term", dtype=object, tupleize_cols=False)
+    return frame.astype({"df": int})
+
+
+def wald_complete(B: Floats, covariance: MultilevelCovariance, inverse: Floats) -> tuple[float, int]:
+    """tr(V^-1 B' Sigma^-1 B) for B (features x some covariates), whose rows have covariance Sigma (x) V."""
+    product = B.T @ np.asarray(covariance.solve(B))
+    return float(np.trace(np.linalg.solve(inverse, product))), B.size
+
+
+def wald_full(B: Floats, covariance: Floats) -> tuple[float, int]:
+    """b' V^-1 b, V features x some covariates x features x the same covariates."""
+    b = B.ravel()
+    return float(b @ linalg.solve(covariance.reshape(len(b), len(b)), b, assume_a="pos")), len(b)
