@@ -165,7 +165,7 @@ def _treat_missing(values: Reals, index: pd.Index, features: pd.Index, missing: 
             f"{count(int(incomplete.sum()), 'observation')} of {len(values)} left out for missing values {where}",
             DroppedObservationsWarning,
         )
-        return ~incomplete, False
+        return np.logical_not(incomplete), False
     bare = gaps.all(axis=1)
     if bare.any():
         raise ValueError(

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm._kernels.blocks import combine, gradient, leaf_moments, leaf_products
-from mlfm._kernels.gaps import gap_moments, residuals, variant_moments
+from mlfm._kernels.gaps import fill_gaps, residuals, sum_of_products, variant_moments
+from mlfm._kernels.variants import sum_over
 from mlfm.likelihood import LOG_2PI
 from mlfm.patterns import Patterns, spread
 from mlfm.standardised import Reals, Standardised, triangle
@@ -73,9 +74,7 @@ def _summed_up(data: Standardised, patterns: Patterns) -> tuple[Reals, Floats, I
     roots, starts = np.sqrt(data.weights), patterns.starts
     sizes = np.minimum(np.diff(starts), q + n - np.diff(patterns.first))
     if (sizes == np.diff(starts)).all():
-        if (roots == 1).all():
-            return data.Y, data.design, starts
-        return (data.Y * roots).astype(data.Y.dtype, copy=False), data.design * roots[:, None], starts
+        return data.weighted(), data.design * roots[:, None], starts
     new = np.concatenate([[0], np.cumsum(sizes)])
     Y, X = np.zeros((n, new[-1])), np.empty((new[-1], q))
     for s in range(len(patterns)):
@@ -136,35 +135,36 @@ class Surface:
 
         def visit(i: int, means: Means) -> None:
             task = self.tasks[i]
-            own, tile = task.features, self.sweep.tile
-            E = self._residuals(own, B)
-            g, gD, m, mX = np.empty_like(F[own]), np.empty_like(D[own]), np.empty_like(F[own]), np.empty_like(B[own])
-            gradient(
-                E, F[own], D[own], *means, P[self._leaves[task]], self._squares[own], 1.0, task.leaves, tile, g, gD
-            )
-            first_variant, variant = self.data.variants.missed_by
-            first_gap, gap = self.data.gaps
+            own, tile, leaves, variants = task.features, self.sweep.tile, self._leaves[task], self.data.variants
             rows = slice(own.start, own.stop + 1)
-            gap_moments(
-                F[own], *means, S, self.data.X, task.leaves, first_variant[rows], variant, first_gap[rows], gap, m, mX
-            )
-            # The kernel took the missing values for zeros, and the sums of covariances for those of one observation.
+            first_gap, gap = self.data.gaps
+            E, squares = self._residuals(own, B), np.empty_like(D[own])
+            fill_gaps(F[own], *means, task.leaves, first_gap[rows], gap, E, squares)
+            g, gD, m = np.empty_like(F[own]), np.empty_like(D[own]), np.empty_like(F[own])
+            seen = squares + self._squares[own]
+            gradient(E, F[own], D[own], *means, P[leaves], seen, 1.0, task.leaves, tile, g, gD)
+            # The kernel took what was filled in for observed values, and the sums of covariances for those of one
+            # observation.
+            own_variants = slice(*variants.levels[-1].first[[leaves.start, leaves.stop]].tolist())
+            first, missing = variants.missing
+            first = first[own_variants.start : own_variants.stop + 1]
+            sum_of_products(F[own], own.start, S[own_variants], first, missing, m)
             g += m / D[own, None]
             lost = np.einsum("jk,jk->j", F[own], m)
             gD += 0.5 * (1 - self.data.observed[own] - lost / D[own]) / D[own]
-            filled[own] = lost + (self.data.nobs - self.data.observed[own]) * D[own]
-            gB = np.empty_like(mX)
+            filled[own] = squares + lost + (self.data.nobs - self.data.observed[own]) * D[own]
+            gB = np.empty_like(B[own])
             if gB.shape[1]:
-                ZX = Means(means.Z_shared @ self.data.X, means.Z_inner @ self.data.X)
-                ones = np.ones_like(D[own])
-                combine(F[own], *ZX, task.leaves, tile, E @ self.data.X + mX, ones, -1.0, 1 / D[own], gB)
+                X, ones = self.data.X, np.ones_like(D[own])
+                ZX = Means(means.Z_shared @ X, means.Z_inner @ X)
+                combine(F[own], *ZX, task.leaves, tile, E @ X, ones, -1.0, 1 / D[own], gB)
             take(i, task, g, gD, gB)
 
         self._backward(visit)
         return filled
 
     def second_moments(self, take: Callable[[int, Task, Floats], None]) -> None:
-        """Expected sums of squares and products of the factors of each leaf group's path, at the point just evaluated."""
+        """Expected second moments of the factors of each leaf group's path, at the point just evaluated."""
         P = self._by_leaf(self.sweep.covariances(self.workers))
 
         def visit(i: int, means: Means) -> None:
@@ -233,7 +233,10 @@ class Surface:
 
     def _by_leaf(self, S: Floats) -> Floats:
         """Sums over the variants of each leaf group."""
-        return np.add.reduceat(S, self.data.variants.levels[-1].first[:-1], axis=0)
+        first = self.data.variants.levels[-1].first
+        out = np.empty((len(first) - 1, *S.shape[1:]))
+        sum_over(S, first, np.arange(len(S)), out)
+        return out
 
 
 def first_leaf(tree: Tree, task: Task) -> int:

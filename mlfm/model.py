@@ -64,9 +64,9 @@ LEAST_FLOOR = 1e-10
 class MultilevelFactorModel(LikelihoodModel):
     """Multilevel factor model for features in nested groups, fitted by maximum likelihood.
 
-    y = B x + F_1 z_1 + .. + F_L z_L + e, x being covariates, by default a constant alone. The features sit in nested groups: level 1 is the global group of all
-    features, each later level refines the one before. Every group of level l has ``ranks[l]`` factors of its own, on
-    which only its features load, so
+    y = B x + F_1 z_1 + .. + F_L z_L + e, x being covariates, by default a constant alone. The features sit in nested
+    groups: level 1 is the global group of all features, each later level refines the one before. Every group of level l
+    has ``ranks[l]`` factors of its own, on which only its features load, so
 
         Sigma = F_1 F_1' + .. + F_L F_L' + D
 

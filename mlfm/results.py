@@ -66,6 +66,8 @@ class MultilevelFactorResults(LikelihoodModelResults):
         What their weights come to; ``nobs`` where there are none.
     n_missing : int
         Missing values in the data.
+    missing_share : float
+        Their share of all values.
     loadings : DataFrame
         Features x (level, factor): each feature's loadings on the factors of its own groups.
     uniquenesses : Series
@@ -92,7 +94,8 @@ class MultilevelFactorResults(LikelihoodModelResults):
         self.loadings, self.uniquenesses, self.coefficients = estimates
         self.hierarchy, self.ranks = model.hierarchy, model.ranks
         self.nobs, self.effective_nobs, self.trend = model.nobs, model.effective_nobs, model.trend
-        self.n_missing, self.formula, self.design = model.n_missing, model.formula, model.design
+        self.n_missing, self.missing_share = model.n_missing, model.n_missing / model._data.Y.size
+        self.formula, self.design = model.formula, model.design
         self._cross_products = cross_products(model._data)
         self.uniqueness_floor = model.uniqueness_floor
         self.unidentified = model.unidentified
@@ -357,9 +360,15 @@ class MultilevelFactorResults(LikelihoodModelResults):
         --------
         >>> import mlfm
         >>> data = mlfm.datasets.load("abilities")
-        >>> first = data.endog.iloc[:, 0]
-        >>> model = mlfm.MultilevelFactorModel(data.endog.iloc[:, 1:], first, hierarchy=data.groups.iloc[1:], ranks=[1, 1])
+        >>> first, rest = data.endog.columns[0], data.endog.columns[1:]
+        >>> model = mlfm.MultilevelFactorModel(
+        ...     data.endog[rest], data.endog[first], hierarchy=data.groups.loc[rest], ranks=[1, 1]
+        ... )
         >>> model.fit().coefficients_table().head(2).round(3)
+                                     coef  std err       z  P>|z|  [0.025  0.975]
+        feature      covariate
+        t21_numbpuzz const          2.944    0.104  28.403    0.0   2.741   3.147
+                     t20_deduction  0.414    0.056   7.346    0.0   0.304   0.524
         """
         if not 0 < alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}")
@@ -379,7 +388,7 @@ class MultilevelFactorResults(LikelihoodModelResults):
             ``chi2``, ``df`` and ``P>chi2`` by term.
         """
         values, statistics = self.coefficients.to_numpy(), {}
-        inverse = np.linalg.inv(self._cross_products)
+        inverse: np.ndarray = np.linalg.inv(self._cross_products)
         for name, own in chosen_terms(terms, self.coefficients.columns).items():
             if self.n_missing:
                 statistics[name] = wald_full(values[:, own], self._coefficients_covariance[:, own][:, :, :, own])
@@ -427,8 +436,8 @@ class MultilevelFactorResults(LikelihoodModelResults):
             )
         if self.llf < restricted.llf - self.record.tol:
             raise ValueError(
-                f"the log-likelihood with more covariates is lower, {self.llf:.4f} against {restricted.llf:.4f}: one of "
-                "the fits is at a lower maximum; fit with n_starts=5, say, or start=restricted"
+                f"the log-likelihood with more covariates is lower, {self.llf:.4f} against {restricted.llf:.4f}: one "
+                "of the fits is at a lower maximum; fit with n_starts=5, say, or start=restricted"
             )
         return likelihood_ratio(restricted.llf, self.llf, df_diff)
 

@@ -92,21 +92,24 @@ class Standardised:
         """The weights' sum."""
         return float(self.weights.sum())
 
+    def weighted(self) -> Reals:
+        """Y, every observation times the root of its weight: Y itself where all weigh the same."""
+        if (self.weights == 1).all():
+            return self.Y
+        Y: Reals = np.multiply(self.Y, np.sqrt(self.weights), dtype=self.Y.dtype, casting="same_kind")
+        return Y
+
     def same_as(self, other: Standardised) -> bool:
         """Whether these are the same observations with the same weights, whatever the covariates."""
-        if self.Y.shape != other.Y.shape or not np.array_equal(
-            self._in_order(self.weights), other._in_order(other.weights)
-        ):
+        if self.Y.shape != other.Y.shape:
             return False
         mine, theirs = self.observations(), other.observations()
-        size = self.scale[np.argsort(self.order)]
+        difference = np.abs(np.nan_to_num(mine - theirs))
         return bool(
-            np.array_equal(np.isnan(mine), np.isnan(theirs))
-            and (np.abs(np.nan_to_num(mine - theirs)) < 1e-6 * size).all()
+            np.array_equal(self.weights[self.places], other.weights[other.places])
+            and np.array_equal(np.isnan(mine), np.isnan(theirs))
+            and (difference[:, self.order] < 1e-6 * self.scale).all()
         )
-
-    def _in_order(self, values: Floats) -> Floats:
-        return values[self.places]
 
     def less(self, coefficients: Floats) -> Floats:
         """All features in their own units, less the covariates times these coefficients; a new array.

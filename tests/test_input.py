@@ -73,7 +73,11 @@ def change(column, value, rows=slice(None)):
         ({"data": DATA.assign(x5=3.3)}, ValueError, "endog: columns do not vary: 'x5'"),
         ({"data": DATA.assign(x5=1e10)}, ValueError, "do not vary: 'x5'"),
         ({"data": change("x7", np.inf, [3])}, ValueError, "endog: infinite values in columns 'x7'"),
-        ({"data": change("x7", np.nan, [3, 4]), "missing": "raise"}, ValueError, "2 values missing, in 2 observations, in columns 'x7'"),
+        (
+            {"data": change("x7", np.nan, [3, 4]), "missing": "raise"},
+            ValueError,
+            "2 values missing, in 2 observations, in columns 'x7'",
+        ),
         ({"data": change("x7", np.nan)}, ValueError, "no values at all: 'x7'"),
         ({"data": change("x7", np.nan), "missing": "drop"}, ValueError, "no values at all: 'x7'"),
         ({"data": DATA.iloc[:1]}, ValueError, "at least 2 observations are needed, not 1"),

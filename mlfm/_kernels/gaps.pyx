@@ -5,7 +5,6 @@ that miss the same features; ``gap`` lists, feature by feature, the columns wher
 variant for every set of its features that some observations miss; ``missing`` lists these, variant by variant.
 """
 
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from mlfm._kernels._blas cimport blas_int, gemm, narrow
@@ -92,50 +91,65 @@ def variant_moments(
                         add_outer(r, 1.0 / D[j], &F[j, 0], &C[v, 0, 0])
 
 
-def gap_moments(
-    const double[:, ::1] F,             # IN   n x r
-    const double[:, ::1] Z_shared,      # IN   shared x N, posterior means of the factors that all groups share
-    const double[:, :, ::1] Z_inner,    # IN   k x (r - shared) x N, of the others
-    const double[:, :, ::1] S,          # IN   v x r x r, posterior covariances, summed over each variant's observations
-    const double[:, ::1] X,             # IN   N x q, design
-    const Py_ssize_t[::1] offsets,      # IN   k + 1
-    const Py_ssize_t[::1] first_variant,  # IN n + 1
-    const Py_ssize_t[::1] variant,      # IN   variants, feature by feature, that miss it
-    const Py_ssize_t[::1] first_gap,    # IN   n + 1
-    const Py_ssize_t[::1] gap,          # IN   columns, feature by feature, where it is missing
-    double[:, ::1] M,                   # OUT  n x r
-    double[:, ::1] MX,                  # OUT  n x q
+def fill_gaps(
+    const double[:, ::1] F,             # IN     n x r
+    const double[:, ::1] Z_shared,      # IN     shared x N, posterior means of the factors that all groups share
+    const double[:, :, ::1] Z_inner,    # IN     k x (r - shared) x N, of the others
+    const Py_ssize_t[::1] offsets,      # IN     k + 1
+    const Py_ssize_t[::1] first,        # IN     n + 1
+    const Py_ssize_t[::1] gap,          # IN     columns, increasing, feature by feature
+    double[:, ::1] E,                   # INOUT  n x N, zeros where values are missing
+    double[::1] squares,                # OUT    n
 ):
-    """What a feature's missing values are expected to be worth: M_j = f_j (sum of S and z z' where it is missing),
-    and MX_j = the sum of f_j z x' there.
-    """
-    cdef Py_ssize_t r = F.shape[1], shared = Z_shared.shape[0], q = X.shape[1], g = 0, j, e, i, t
-    cdef double value
-    cdef double *z
-    M[:, :] = 0.0
-    MX[:, :] = 0.0
+    """E <- f z where values are missing, and the sums of squares of what is filled in."""
+    cdef Py_ssize_t r = F.shape[1], shared = Z_shared.shape[0], g = 0, j, e, i, t, start, stop
+    cdef double weight, total
+    cdef const double *z
+    cdef double *row
+    squares[:] = 0.0
     if r == 0 or gap.shape[0] == 0:
         return
-    z = <double *> malloc(<size_t> r * sizeof(double))
-    if z == NULL:
-        raise MemoryError
     with nogil:
         for j in range(F.shape[0]):
-            if first_gap[j] == first_gap[j + 1]:
+            if first[j] == first[j + 1]:
                 continue
             g = leaf_of(&offsets[0], g, j)
-            for e in range(first_variant[j], first_variant[j + 1]):
+            row = &E[j, 0]
+            e, total = first[j], 0.0
+            while e < first[j + 1]:
+                start = gap[e]
+                e = e + 1
+                while e < first[j + 1] and gap[e] == gap[e - 1] + 1:
+                    e = e + 1
+                stop = gap[e - 1] + 1
                 for i in range(r):
-                    M[j, i] += inner_product(r, &S[variant[e], i, 0], &F[j, 0])
-            for e in range(first_gap[j], first_gap[j + 1]):
-                t = gap[e]
-                for i in range(shared):
-                    z[i] = Z_shared[i, t]
-                for i in range(r - shared):
-                    z[shared + i] = Z_inner[g, i, t]
-                value = inner_product(r, &F[j, 0], z)
+                    weight = F[j, i]
+                    z = &Z_shared[i, 0] if i < shared else &Z_inner[g, i - shared, 0]
+                    for t in range(start, stop):
+                        row[t] += weight * z[t]
+                for t in range(start, stop):
+                    total = total + row[t] * row[t]
+            squares[j] = total
+
+
+def sum_of_products(
+    const double[:, ::1] F,             # IN     n x r
+    Py_ssize_t start,                   # IN     the number of its first feature
+    const double[:, :, ::1] S,          # IN     v x r x r, symmetric, of the variants of all leaf groups of F
+    const Py_ssize_t[::1] first,        # IN     v + 1
+    const Py_ssize_t[::1] missing,      # IN     features, increasing inside a variant
+    double[:, ::1] out,                 # OUT    n x r
+):
+    """out_j = f_j (the sum of S over the variants that miss feature j)."""
+    cdef Py_ssize_t r = F.shape[1], v, e, i, j
+    out[:, :] = 0.0
+    if r == 0:
+        return
+    with nogil:
+        for v in range(S.shape[0]):
+            for e in range(first[v], first[v + 1]):
+                j = missing[e] - start
+                if j < 0 or j >= F.shape[0]:  # of another piece of the leaf group
+                    continue
                 for i in range(r):
-                    M[j, i] += value * z[i]
-                for i in range(q):
-                    MX[j, i] += value * X[t, i]
-    free(z)
+                    out[j, i] += inner_product(r, &S[v, i, 0], &F[j, 0])

@@ -124,7 +124,7 @@ class Tiled:
         return sums.sum(axis=0, keepdims=True)
 
 
-def components(block: Block, k: int, nobs: int) -> Components:
+def components(block: Block, k: int, nobs: float) -> Components:
     """The k leading components, or as many as there can be."""
     _, m, columns = block.shape
     k = min(k, m, columns)
@@ -138,7 +138,7 @@ def components(block: Block, k: int, nobs: int) -> Components:
     )
 
 
-def _exact(block: Block, k: int, nobs: int) -> tuple[Floats, Reals, Reals]:
+def _exact(block: Block, k: int, nobs: float) -> tuple[Floats, Reals, Reals]:
     _, m, columns = block.shape
     values, vectors = np.linalg.eigh(block.gram() / nobs)
     values = np.maximum(values[:, ::-1][:, :k], 0)
@@ -149,7 +149,7 @@ def _exact(block: Block, k: int, nobs: int) -> tuple[Floats, Reals, Reals]:
     return values, block.times(vectors) / lengths[:, None], vectors.transpose(0, 2, 1) * lengths[:, :, None]
 
 
-def _sampled(block: Block, k: int, nobs: int) -> tuple[Floats, Reals, Reals]:
+def _sampled(block: Block, k: int, nobs: float) -> tuple[Floats, Reals, Reals]:
     # The sample is the same in every fit: a start is no place for chance.
     directions = np.random.default_rng(0).standard_normal((block.shape[2], k + EXTRA)).astype(block.dtype)
     Q = np.linalg.qr(block.times(directions))[0]

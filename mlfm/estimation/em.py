@@ -22,7 +22,9 @@ Pass = Callable[..., None]
 class Stair(Protocol):
     """A point, and EM steps from it. The arrays of the start are taken over."""
 
-    problem: Scaled
+    @property
+    def problem(self) -> Scaled:
+        """What is maximised."""
 
     def loglike(self) -> float:
         """The log-likelihood at the point."""
@@ -42,10 +44,14 @@ class CompleteStair:
     """Where no value is missing: downward, the step, and upward again in one visit to the data."""
 
     def __init__(self, problem: Problem, start: Point, workers: Workers, kernel: Pass) -> None:
-        self.problem, self._workers, self._kernel = problem, workers, kernel
+        self._problem, self._workers, self._kernel = problem, workers, kernel
         self._F, self._D = start
         self._sweep = Sweep(problem.tree, problem.Y.shape[1])
         condition(self._sweep, *start, problem.Y, workers)
+
+    @property
+    def problem(self) -> Problem:
+        return self._problem
 
     @property
     def point(self) -> Point:

@@ -1,9 +1,9 @@
 """Fitting where values are missing: the same methods, with the coefficients of the mean among the parameters.
 
-The rest of the parameters is D and, feature by feature, the coefficients B of the covariates, in an orthonormal basis of
-them. The metric is that of complete data whose features are observed as much as here on average: feature j, observed
-in a share w_j of the observations, counts with uniqueness D_j / w_j. For B it is Sigma, with which a step is that of
-EM where nothing is missing.
+The rest of the parameters is D and, feature by feature, the coefficients B of the covariates, in an orthonormal basis
+of these. The metric is that of complete data whose features are observed as much as here on average: feature j,
+observed in a share w_j of the observations, counts with uniqueness D_j / w_j. For B it is Sigma, with which a step is
+that of EM where nothing is missing.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from mlfm._kernels.blocks import leaf_moments, project, rotate
 from mlfm._kernels.em import px_em_update
+from mlfm.estimation.climber import MEANINGLESS, Climber, as_it_is
 from mlfm.estimation.metric import Metric, uniqueness_variances
 from mlfm.estimation.problem import Point, Problem, Scaled
-from mlfm.estimation.scoring import MEANINGLESS, Climber
 from mlfm.incomplete import Incomplete, Surface
 from mlfm.linear import gather, scatter
 from mlfm.standardised import Standardised
@@ -142,7 +142,7 @@ class IncompleteClimber(Climber):
         self.gx[n:] = gB.ravel()
         metric.at(F, average, self.gF, products)
         self.metric = metric
-        self.free = self._free()
+        self.free = self._mobile()
 
     def _scaled(self, slope: Floats) -> Floats:
         n = len(self.F)
@@ -152,13 +152,13 @@ class IncompleteClimber(Climber):
 
     def _expand(self) -> float:
         before, problem = self.llf, self.problem
-        self._loglike(self.F, self.x, _nothing)  # steps that failed left the sweep elsewhere
+        self._loglike(self.F, self.x, as_it_is)  # steps that failed left the sweep elsewhere
         D = expand(
             self.surface, self.F, self.D, self.gF * problem.nobs, self._filled, problem, px_em_update, self.trial
         )
         x = self.x.copy()
         x[: len(D)] = D
-        llf = self._loglike(self.trial, x, _nothing)
+        llf = self._loglike(self.trial, x, as_it_is)
         if llf < before:
             return llf - before
         self._go_to(llf, x)
@@ -173,7 +173,7 @@ class IncompleteClimber(Climber):
         x = self.x.copy()
         x[len(self.F) :] += B.ravel()
         self.trial[:] = self.F
-        llf = self._loglike(self.trial, x, _nothing)
+        llf = self._loglike(self.trial, x, as_it_is)
         if llf >= self.llf:
             self._go_to(llf, x)
 
@@ -190,10 +190,14 @@ class IncompleteStair:
     """
 
     def __init__(self, problem: IncompleteProblem, start: Point, workers: Workers, update: Update) -> None:
-        self.problem, self._workers, self._update = problem, workers, update
+        self._problem, self._workers, self._update = problem, workers, update
         self._F, self._x = start
         self._surface = Surface(problem.data, workers)
         self._llf = self._evaluate()
+
+    @property
+    def problem(self) -> IncompleteProblem:
+        return self._problem
 
     @property
     def point(self) -> Point:
@@ -260,7 +264,3 @@ def times_covariance(tree: Tree, F: Floats, D: Floats, X: Floats, workers: Worke
     route, ones = Totals(tree, X.shape[1]), np.ones_like(D)
     gather(route, F, ones, X, workers)
     return scatter(route, F, X, D, 1.0, ones, workers)
-
-
-def _nothing(task: Task) -> None:
-    pass

@@ -7,11 +7,12 @@ from functools import partial
 from typing import NamedTuple
 
 from mlfm._kernels.em import em_pass, em_update, px_em_pass, px_em_update
+from mlfm.estimation.climber import Climber, CompleteClimber
 from mlfm.estimation.em import CompleteStair, Pass, ascend
 from mlfm.estimation.incomplete import IncompleteClimber, IncompleteProblem, IncompleteStair
 from mlfm.estimation.problem import Point, Problem
 from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
-from mlfm.estimation.scoring import Climber, CompleteClimber, scoring
+from mlfm.estimation.scoring import scoring
 from mlfm.sweep import Workers
 
 AnyProblem = Problem | IncompleteProblem

@@ -23,10 +23,15 @@ class Scaled:
     """
 
     tree: Tree
-    nobs: float
+    nobs: float  # what the observations count in all
     scale: Floats  # n, what the features were divided by
     floor: Floats  # n, smallest uniqueness allowed
     coefficients: Floats  # n x q, of the covariates, in the user's units: taken off the data
+
+    @property
+    def loglike_shift(self) -> float:
+        """What to add to a log-likelihood here to have that of the data in the user's units."""
+        return -self.nobs * float(np.log(self.scale).sum())
 
     def on_floor(self, D: Floats) -> NDArray[np.bool_]:
         """Which uniquenesses stand on their floor."""
@@ -60,18 +65,11 @@ class Problem(Scaled):
     def of(cls, tree: Tree, data: Standardised, uniqueness_floor: float) -> Problem:
         """The problem of a model's data, which are shared, not copied, unless they are weighted or summed up."""
         n, columns = data.Y.shape
-        Y = data.Y
-        if (data.weights != 1).any():
-            Y = (Y * np.sqrt(data.weights)).astype(Y.dtype, copy=False)
+        Y = data.weighted()
         if columns > n:
             Y = _triangle(Y)
         squares = np.einsum("jn,jn->j", Y, Y, dtype=np.float64)
         return cls(tree, data.nobs, data.scale, np.full(n, uniqueness_floor), data.coefficients, Y, squares)
-
-    @property
-    def loglike_shift(self) -> float:
-        """What to add to a log-likelihood here to have that of the data in the user's units."""
-        return -self.nobs * float(np.log(self.scale).sum())
 
     @property
     def stand_in(self) -> Problem:

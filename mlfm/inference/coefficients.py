@@ -1,8 +1,8 @@
 """Coefficients of the mean: their covariance, z statistics, and Wald tests of covariates over all features.
 
 With complete data Var(vec B) = Sigma (x) (X'X)^-1. With missing values it is the inverse of the sum over observations
-of (Sigma_oo)^-1 (x) x x', o the observed features: the expected information given what is observed, as the coefficients'
-is apart from that of Sigma.
+of (Sigma_oo)^-1 (x) x x', o the observed features: the expected information given what is observed, in which the
+coefficients are apart from Sigma.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def full_covariance(covariance: MultilevelCovariance, data: Standardised, patter
     information = np.zeros((n, q, n, q))
     for seen, xx in _by_pattern(data, patterns):
         precision = covariance.marginal(covariance.hierarchy.features[seen]).inv().to_dense()
-        information[np.ix_(seen, range(q), seen, range(q))] += np.einsum("ij,kl->ikjl", precision, xx)
+        every = np.arange(q)
+        information[np.ix_(seen, every, seen, every)] += np.einsum("ij,kl->ikjl", precision, xx)
     flat = information.reshape(n * q, n * q)
     inverse = linalg.cho_solve(linalg.cho_factor(flat), np.eye(n * q))
     return np.asarray(inverse, dtype=np.float64).reshape(n, q, n, q)

@@ -14,6 +14,7 @@ from statsmodels.iolib.tableformatting import fmt_params
 
 from mlfm.hierarchy import GLOBAL
 from mlfm.inference.counts import free_loadings
+from mlfm.parameters import is_mean_alone
 from mlfm.wording import count, listing
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def summary(results: MultilevelFactorResults) -> Summary:
     out = Summary()
     _add_header(out, results)
     out.tables.append(_levels(results))
+    if not is_mean_alone(results.coefficients.columns) and results.coefficients.size:
+        out.tables.append(_covariates(results))
     if results.loadings.shape[1]:
         out.tables.append(_largest_loadings(results))
     out.add_extra_txt([line for note in _notes(results) for line in wrap(note, WIDTH + 2, subsequent_indent="  ")])
@@ -47,6 +50,10 @@ def _add_header(out: Summary, results: MultilevelFactorResults) -> None:
         ("Evaluations:", [f"{len(record.evaluations) + record.elsewhere}"]),
         ("Uniqueness floor:", [f"{results.uniqueness_floor:g}"]),
     ]
+    if results.n_missing:
+        left.append(("Missing values:", [f"{results.n_missing} ({100 * results.missing_share:.2g} %)"]))
+    if results.effective_nobs != results.nobs:
+        left.append(("Effective N:", [f"{results.effective_nobs:.1f}"]))
     right = [
         ("Log-Likelihood:", [f"{results.llf:.3f}"]),
         ("AIC:", [f"{results.aic:.2f}"]),
@@ -72,6 +79,22 @@ def _levels(results: MultilevelFactorResults) -> SimpleTable:
     headers = ["groups", "features min/med/max", "rank", "parameters", "share of var."]
     # What is left of the width goes to the first column.
     widths = [max(map(len, stubs)), 6, len(headers[1]), 6, 11, 13]
+    widths[1] += WIDTH - len(_table(rows, headers, stubs, colwidths=widths).as_text().splitlines()[0])
+    return _table(rows, headers, stubs, colwidths=widths)
+
+
+def _covariates(results: MultilevelFactorResults) -> SimpleTable:
+    """The coefficients of each covariate over the features and, where that is quick, whether it matters at all."""
+    values = results.coefficients.to_numpy()
+    rows = [[f"{own.mean():.4g}", f"{own.min():.4g}", f"{own.max():.4g}"] for own in values.T]
+    headers, widths = ["mean", "smallest", "largest"], [9, 9, 9]
+    if not results.n_missing:
+        tests = results.wald_test_terms()
+        for row, chi2, df, p in zip(rows, tests["chi2"], tests["df"], tests["P>chi2"], strict=True):
+            row += [f"{chi2:.2f}", f"{df}", f"{p:.3f}"]
+        headers, widths = [*headers, "chi2", "df", "P>chi2"], [*widths, 10, 4, 6]
+    stubs = [_cut(str(name), STUB) for name in results.coefficients.columns]
+    widths = [max(map(len, stubs)), *widths]
     widths[1] += WIDTH - len(_table(rows, headers, stubs, colwidths=widths).as_text().splitlines()[0])
     return _table(rows, headers, stubs, colwidths=widths)
 

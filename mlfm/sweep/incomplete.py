@@ -124,13 +124,11 @@ class IncompleteSweep(Route):
 
     def _variants_of_column(self, depth: int, nodes: NDArray[np.intp], column: int) -> NDArray[np.intp]:
         level = self.variants.levels[depth]
-        begins = level.bounds[::2]
-        runs = [
-            int(level.runs[node])
-            + int(np.searchsorted(begins[level.runs[node] : level.runs[node + 1]], column, "right"))
-            for node in nodes
-        ]
-        return level.variant[np.array(runs, dtype=np.intp) - 1]
+        runs = []
+        for node in nodes:
+            first, last = level.runs[node], level.runs[node + 1]
+            runs.append(int(first + np.searchsorted(level.bounds[2 * first : 2 * last : 2], column, "right")) - 1)
+        return level.variant[runs]
 
     def _pass_up(
         self, level: int, nodes: slice, parents: NDArray[np.intp], B: Floats, B_parent: Floats, B_shared: Floats

@@ -41,7 +41,6 @@ class Variants:
 
     levels: tuple[Level, ...]
     missing: tuple[Integers, Integers]  # features that each variant of a leaf group misses
-    missed_by: tuple[Integers, Integers]  # variants of its leaf group that miss each feature
 
     @classmethod
     def of(cls, tree: Tree, first: Integers, features: Integers, starts: Integers, counts: Floats) -> Variants:
@@ -57,9 +56,7 @@ class Variants:
             Level(level.node, level.first, level.count, above, below, *level.runs(starts))
             for level, above, below in zip(found, upward, downward, strict=True)
         )
-        leaf = found[-1]
-        missing = leaf.missing(first, features, tree.leaves)
-        return cls(levels, missing, _turned(*missing, tree.n_features))
+        return cls(levels, found[-1].missing(first, features, tree.leaves))
 
 
 class _Found:
