@@ -77,7 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument(
         "--trend", choices=["c", "n"], default="c", help="c: estimate means (default); n: data are centred"
     )
-    fit.add_argument("--missing", choices=["raise", "drop"], default="raise", help="what to do with missing values")
+    fit.add_argument(
+        "--missing", choices=["ml", "drop", "raise"], default="ml",
+        help="missing values: fit what there is (default), leave their rows out, or stop with an error",
+    )  # fmt: skip
     fit.add_argument("--start", help="top-down, pca, frobenius or random (default: the better of the first two)")
     fit.add_argument("--starts", type=int, default=1, metavar="N", help="fit from N starts, keep the best (default: 1)")
     fit.add_argument("--method", default="scoring", help="scoring (default), px-em or em")

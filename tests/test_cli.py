@@ -112,7 +112,7 @@ def test_warnings_are_said_in_a_line(files, capsys):
         ("--dataset nope --ranks global=1", "no data set 'nope'; there are 'abilities'"),
         ("--dataset abilities --groups groups.csv --ranks global=1", "no DATA and no --groups beside it"),
         ("empty.csv --groups groups.csv --ranks global=1", "DATA: cannot read"),
-        ("--dataset stocks --ranks global=1", "values missing"),
+        ("--dataset stocks --ranks global=1 --missing raise", "values missing"),
     ],
 )
 def test_bad_input_exits_with_2(files, monkeypatch, capsys, arguments, words):
