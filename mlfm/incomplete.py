@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import combine, gradient, leaf_moments, leaf_products
+from mlfm._kernels.blocks import combine, gradient, leaf_moments, leaf_products, rotate
 from mlfm._kernels.gaps import fill_gaps, residuals, sum_of_products, variant_moments
 from mlfm._kernels.variants import sum_over
 from mlfm.likelihood import LOG_2PI
@@ -91,6 +92,15 @@ def _summed_up(data: Standardised, patterns: Patterns) -> tuple[Reals, Floats, I
 TakeSlopes = Callable[[int, Task, Floats, Floats, Floats], None]
 
 
+class Unseen(NamedTuple):
+    """By feature: what is expected of the squares of its missing values, summed; its leverage f P f' / D, on average
+    over the observations that have it.
+    """
+
+    squares: Floats
+    leverages: Floats
+
+
 def _as_they_are(task: Task) -> None:
     pass
 
@@ -125,13 +135,11 @@ class Surface:
         missing = np.bincount(self.data.gaps[1], np.repeat(each, np.diff(self.data.gaps[0])), minlength=len(quadratic))
         return -0.5 * (each.sum() - missing + self.sweep.logdet_by_column() + quadratic)
 
-    def slopes(self, F: Floats, D: Floats, B: Floats, take: TakeSlopes) -> Floats:
-        """Derivatives of the log-likelihood at the point just evaluated, task by task; returned is what is expected
-        of the squares of each feature's missing values, summed.
-        """
+    def slopes(self, F: Floats, D: Floats, B: Floats, take: TakeSlopes) -> Unseen:
+        """Derivatives of the log-likelihood at the point just evaluated, task by task."""
         S = self.sweep.covariances(self.workers)
         P = self._by_leaf(S)
-        filled = np.empty(len(D))
+        unseen = Unseen(np.empty(len(D)), np.empty(len(D)))
 
         def visit(i: int, means: Means) -> None:
             task = self.tasks[i]
@@ -152,7 +160,11 @@ class Surface:
             g += m / D[own, None]
             lost = np.einsum("jk,jk->j", F[own], m)
             gD += 0.5 * (1 - self.data.observed[own] - lost / D[own]) / D[own]
-            filled[own] = squares + lost + (self.data.nobs - self.data.observed[own]) * D[own]
+            unseen.squares[own] = squares + lost + (self.data.nobs - self.data.observed[own]) * D[own]
+            whole = np.empty_like(F[own])
+            rotate(F[own], P[leaves], task.leaves, whole)
+            seen_only = np.einsum("jk,jk->j", F[own], whole) - lost
+            unseen.leverages[own] = seen_only / (D[own] * self.data.observed[own])
             gB = np.empty_like(B[own])
             if gB.shape[1]:
                 X, ones = self.data.X, np.ones_like(D[own])
@@ -161,7 +173,7 @@ class Surface:
             take(i, task, g, gD, gB)
 
         self._backward(visit)
-        return filled
+        return unseen
 
     def second_moments(self, take: Callable[[int, Task, Floats], None]) -> None:
         """Expected second moments of the factors of each leaf group's path, at the point just evaluated."""

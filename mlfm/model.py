@@ -51,7 +51,7 @@ from mlfm.results import MultilevelFactorResults
 from mlfm.rotation import canonical
 from mlfm.standardised import NothingLeft, Reals, Standardised, Undetermined
 from mlfm.sweep import Tree, Workers
-from mlfm.warm import warm_start
+from mlfm.warm import warm_coefficients, warm_start
 from mlfm.weights import counted, frequencies, importances
 from mlfm.wording import count, listing
 
@@ -342,7 +342,8 @@ class MultilevelFactorModel(LikelihoodModel):
             on from "top-down" unless it falls behind: the likelihood can have several maxima. Results of another fit
             (of other data, other ranks, a coarser hierarchy) are taken where features, levels and factors match.
         start_params : array, optional
-            Begin at these parameters instead; their means are not used (the sample means are the maximum).
+            Begin at these parameters instead; where nothing is missing their coefficients are not used (those of least
+            squares are the maximum).
         method : {"scoring", "px-em", "em"}
             Block Fisher scoring with a quasi-Newton memory; parameter-expanded EM; plain EM. Scoring needs tens of
             evaluations where the EM methods need thousands. The likelihood never falls with any of them.
@@ -458,7 +459,9 @@ class MultilevelFactorModel(LikelihoodModel):
         F, D = self._to_user(filling(problem, rng) * scale[:, None]), self._to_user(scale**2)
         columns = factor_columns(self.hierarchy, self._ranks)
         F, D = warm_start(results.loadings, results.uniquenesses, self.hierarchy.features, columns, F, D)
-        return problem.from_units(self._data.coefficients, self._to_group(F), self._to_group(D))
+        B = self._to_user(self._data.coefficients)
+        B = warm_coefficients(results.coefficients, self.hierarchy.features, self.covariates, B)
+        return problem.from_units(*(self._to_group(part) for part in (B, F, D)))
 
     def _group_parts(self, params: Any) -> tuple[Floats, Floats, Floats]:
         """Coefficients, loadings and uniquenesses of a parameter vector, in group order."""

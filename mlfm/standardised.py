@@ -153,7 +153,7 @@ def _solved(gaps: NDArray[np.bool_], Q: Floats, products: Floats, columns: NDArr
     """Coefficients of the columns of Q from products with the observed rows; Q'Q = I over all rows."""
     q = Q.shape[1]
     pairs = np.einsum("na,nb->nab", Q, Q).reshape(len(Q), q * q)
-    information = np.eye(q) - (gaps @ pairs).reshape(-1, q, q)
+    information = np.eye(q) - (gaps @ pairs).reshape(len(gaps), q, q)
     if q:
         undetermined = np.linalg.eigvalsh(information)[:, 0] < LEAST_INFORMATION
         if undetermined.any():

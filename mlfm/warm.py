@@ -31,3 +31,15 @@ def warm_start(
     dropped = np.delete(old, from_column[to_column], axis=1)
     D[known] = uniquenesses.to_numpy()[where[known]] + np.einsum("jk,jk->j", dropped, dropped)
     return F, D
+
+
+def warm_coefficients(old: pd.DataFrame, features: pd.Index, covariates: pd.Index, B: Floats) -> Floats:
+    """The coefficients of a fit where the model has its features, B elsewhere; B alone if the model lacks covariates
+    of the fit. Covariates that the fit lacks begin at 0, so that its mean is the one begun with.
+    """
+    if len(old.columns.difference(covariates)):
+        return B
+    where = match(old.index, features)[0]
+    known, B = where >= 0, B.copy()
+    B[known] = old.reindex(columns=covariates, fill_value=0.0).to_numpy()[where[known]]
+    return B

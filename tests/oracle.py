@@ -4,6 +4,7 @@ Deliberately plain: group by group, n x n, no structure used. What mlfm computes
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,35 @@ def dense_loglikeobs(Y, mean, sigma):
     return -0.5 * (Y.shape[1] * np.log(2 * np.pi) + logdet + quadratic)
 
 
+def dense_loglikeobs_seen(Y, mean, sigma):
+    """The same of what is observed of each row: where values are missing, rows and columns of sigma are struck out."""
+    Y, mean = np.asarray(Y, dtype=float), np.broadcast_to(mean, np.shape(Y))
+    out = np.empty(len(Y))
+    for i, seen in enumerate(~np.isnan(Y)):
+        out[i] = dense_loglikeobs(Y[i : i + 1, seen], mean[i, seen], sigma[np.ix_(seen, seen)])[0]
+    return out
+
+
+def dense_slopes_seen(Y, mean, sigma, weights):
+    """Derivatives of the weighted sum of that by the mean of every value, and by sigma."""
+    by_mean, by_sigma = np.zeros(Y.shape), np.zeros_like(sigma)
+    mean = np.broadcast_to(mean, Y.shape)
+    for i, seen in enumerate(~np.isnan(Y)):
+        inverse = np.linalg.inv(sigma[np.ix_(seen, seen)])
+        u = inverse @ (Y[i, seen] - mean[i, seen])
+        by_mean[i, seen] = weights[i] * u
+        by_sigma[np.ix_(seen, seen)] += 0.5 * weights[i] * (np.outer(u, u) - inverse)
+    return by_mean, by_sigma
+
+
+def dense_slope_loadings(groups, loadings, by_sigma):
+    """From the derivative by Sigma to that by the loadings: 2 dSigma F_k inside every group k."""
+    out = np.zeros_like(loadings)
+    for own, members in groups:
+        out[np.ix_(members, own)] = 2 * by_sigma[np.ix_(members, members)] @ loadings[np.ix_(members, own)]
+    return out
+
+
 def standardised(values, order, centre=True):
     """What a model keeps of complete data without covariates."""
     design = np.ones((len(values), int(centre)))
@@ -63,6 +93,17 @@ class Case:
     @property
     def sigma(self):
         return dense_covariance(self.hierarchy, self.ranks, self.loadings, self.uniquenesses)
+
+    @cached_property
+    def groups(self):
+        """Columns of the compressed loadings, and features by position, of every group."""
+        found, first = [], 0
+        for level, rank in zip(self.hierarchy.levels, self.ranks, strict=True):
+            own = list(range(first, first + rank))
+            groups = self.hierarchy.groups(level).values()
+            found += [(own, self.hierarchy.features.get_indexer(members)) for members in groups]
+            first += rank
+        return found
 
     @property
     def frame(self):

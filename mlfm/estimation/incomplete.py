@@ -2,8 +2,8 @@
 
 The rest of the parameters is D and, feature by feature, the coefficients B of the covariates, in an orthonormal basis
 of these. The metric is that of complete data whose features are observed as much as here on average: feature j,
-observed in a share w_j of the observations, counts with uniqueness D_j / w_j. For B it is Sigma, with which a step is
-that of EM where nothing is missing.
+observed in a share w_j of the observations, counts with uniqueness D_j / w_j. For B it is F F' over all observations,
+and D over the information of those that have the feature; with F F' + D over all of them a step is that of EM.
 """
 
 from __future__ import annotations
@@ -64,6 +64,19 @@ class IncompleteProblem(Scaled):
         Y = self.data.Y / np.sqrt(self.shares)[:, None]
         return Problem(self.tree, self.nobs, self.scale, self.floor, self.coefficients, Y, np.einsum("jn,jn->j", Y, Y))
 
+    @cached_property
+    def coefficient_variances(self) -> Floats:
+        """nobs times the inverse cross products of the covariates over the rows that have each feature: n x q x q."""
+        X, (first, gap) = self.data.X, self.data.gaps
+        n, q = len(first) - 1, X.shape[1]
+        feature = np.repeat(np.arange(n), np.diff(first))
+        information = np.empty((n, q, q))
+        for k in range(q):
+            for m in range(k + 1):
+                lost = np.bincount(feature, (X[:, k] * X[:, m])[gap], minlength=n) / self.nobs
+                information[:, k, m] = information[:, m, k] = float(k == m) - lost
+        return np.asarray(np.linalg.inv(information), dtype=np.float64)
+
     def split(self, x: Floats) -> tuple[Floats, Floats]:
         """Uniquenesses and coefficients (views)."""
         n = len(self.floor)
@@ -102,25 +115,16 @@ class IncompleteClimber(Climber):
         problem, F = self.problem, self.F
         n, nobs, nothing = len(F), problem.nobs, np.empty((len(F), 0))
         D, B = problem.split(self.x)
-        average, shares = D / problem.shares, problem.shares
+        average = D / problem.shares
         tile = self.surface.sweep.tile
-        metric, h = Metric(self._average, self.damping), np.empty(n)
+        metric = Metric(self._average, self.damping)
 
         def fill(task: Task, moments: Moments) -> None:
             own = task.features
             leaf_moments(F[own], average[own], nothing[own], task.leaves, tile, *moments)
 
-        def leverages(i: int, task: Task, posterior: Posterior) -> None:
-            own = task.features
-            FP = np.empty_like(F[own])
-            rotate(F[own], posterior.P, task.leaves, FP)
-            h[own] = np.einsum("jk,jk->j", FP, F[own]) / D[own]
-
         self._average.upward(fill, self.workers)
-        self._average.downward(leverages, self.workers, metric.observe)
-        # From the leverage in the average pattern to that where the feature itself is observed.
-        h /= 1 + (1 - shares) * h
-        self._variances = uniqueness_variances(D, h) / shares
+        self._average.downward(_not_needed, self.workers, metric.observe)
 
         products: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
         gB = np.empty_like(B)
@@ -138,16 +142,20 @@ class IncompleteClimber(Climber):
             leaf_moments(g, 1 / average[own], nothing[own], task.leaves, tile, M, *no_products)
             products[i] = T, np.tril(M) + np.tril(M, -1).transpose(0, 2, 1)
 
-        self._filled = self.surface.slopes(F, D, B, take)
+        unseen = self.surface.slopes(F, D, B, take)
+        self._filled = unseen.squares
+        self._variances = uniqueness_variances(D, unseen.leverages) / problem.shares
         self.gx[n:] = gB.ravel()
         metric.at(F, average, self.gF, products)
         self.metric = metric
         self.free = self._mobile()
 
     def _scaled(self, slope: Floats) -> Floats:
-        n = len(self.F)
-        shares, D = self.problem.shares, self.D
-        means = times_covariance(self.problem.tree, self.F, D / shares, self.problem.split(slope)[1], self.workers)
+        n, slope_B = len(self.F), self.problem.split(slope)[1]
+        # Sigma, as if nothing were missing, but with what of it is a feature's own over the information of the rows
+        # that have the feature.
+        own = (self.problem.coefficient_variances @ slope_B[:, :, None])[:, :, 0] * self.D[:, None]
+        means = times_covariance(self.problem.tree, self.F, np.zeros(n), slope_B, self.workers) + own
         return np.concatenate([slope[:n] * self._variances, means.ravel()])
 
     def _expand(self) -> float:
@@ -234,8 +242,8 @@ class IncompleteStair:
             own = task.features
             dF[own], dD[own], dB[own] = g, gD, gB
 
-        filled = self._surface.slopes(self._F, *self.problem.split(self._x), take)
-        return dF, dx, filled
+        unseen = self._surface.slopes(self._F, *self.problem.split(self._x), take)
+        return dF, dx, unseen.squares
 
 
 def expand(
@@ -264,3 +272,7 @@ def times_covariance(tree: Tree, F: Floats, D: Floats, X: Floats, workers: Worke
     route, ones = Totals(tree, X.shape[1]), np.ones_like(D)
     gather(route, F, ones, X, workers)
     return scatter(route, F, X, D, 1.0, ones, workers)
+
+
+def _not_needed(i: int, task: Task, posterior: Posterior) -> None:
+    pass

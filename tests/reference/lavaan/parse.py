@@ -70,7 +70,8 @@ class Reference:
 
 def data(name: str) -> pd.DataFrame:
     """The data of a fit, missing values as NaN: the part of its name behind the underscore, or "covariates"."""
-    return pd.read_csv(HOME / f"{name.rpartition('_')[2]}.csv.gz", float_precision="round_trip")
+    # By way of strings: pandas' own readers round some numbers in the last digit, its older ones by default.
+    return pd.read_csv(HOME / f"{name.rpartition('_')[2]}.csv.gz", dtype=str).astype(float)
 
 
 def read(name: str) -> Reference:
