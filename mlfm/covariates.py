@@ -91,7 +91,8 @@ def refuse_collinear(design: pd.DataFrame, weights: Floats) -> None:
     lengths = np.sqrt(np.einsum("ik,ik->k", values, values))
     if (lengths == 0).any():
         raise ValueError(f"exog: columns are zero everywhere: {listing(design.columns[lengths == 0])}; drop them")
-    _, short, combinations = np.linalg.svd(values / lengths, full_matrices=True)
+    # Of a triangle, for all rows would be a matrix of rows x rows on the left.
+    _, short, combinations = np.linalg.svd(np.linalg.qr(values / lengths, mode="r"), full_matrices=True)
     n_short = design.shape[1] - int((short > SHORTEST * short[0]).sum())
     if not n_short:
         return

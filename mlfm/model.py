@@ -619,6 +619,6 @@ def _column(weights: Any, data: pd.DataFrame, name: str) -> Any:
     if weights not in data.columns:
         raise ValueError(
             f"{name}: {weights!r} is not a column of the data with one value for each observation; there are "
-            f"{listing(data.columns, most=20)}"
+            f"{listing(data.columns, most=20) or 'none'}"
         )
     return data[weights]

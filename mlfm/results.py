@@ -425,6 +425,11 @@ class MultilevelFactorResults(LikelihoodModelResults):
                 "restricted: a fit with other groups or ranks; the chi-square is that of covariates only, as loadings "
                 "that are not there are not identified. Compare such fits by their criteria (aic, bic)"
             )
+        if self.uniqueness_floor != restricted.uniqueness_floor:
+            raise ValueError(
+                f"restricted: its uniqueness_floor is {restricted.uniqueness_floor:g}, here it is "
+                f"{self.uniqueness_floor:g}; both fits need the same"
+            )
         for who, results in (("this fit", self), ("restricted", restricted)):
             if not results.converged:
                 raise ValueError(f"{who} did not converge: {results.record.reason}")

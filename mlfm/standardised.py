@@ -106,7 +106,7 @@ class Standardised:
         mine, theirs = self.observations(), other.observations()
         difference = np.abs(np.nan_to_num(mine - theirs))
         return bool(
-            np.array_equal(self.weights[self.places], other.weights[other.places])
+            np.allclose(self.weights[self.places], other.weights[other.places], rtol=1e-10, atol=0)
             and np.array_equal(np.isnan(mine), np.isnan(theirs))
             and (difference[:, self.order] < 1e-6 * self.scale).all()
         )

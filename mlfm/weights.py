@@ -64,6 +64,8 @@ def counted(importance: Floats | None, frequency: Floats | None, n: int) -> Coun
     equal weights are no weights, and their unit does not matter.
     """
     frequency = np.ones(n) if frequency is None else frequency
+    if not (frequency if importance is None else frequency * importance).any():
+        raise ValueError("weights, freq_weights: no observation is left whose weight is not zero")
     nobs = int(frequency.sum())
     if importance is None:
         return Counted(frequency, nobs, float(nobs))
@@ -94,6 +96,8 @@ def importances(weights: Any, index: pd.Index, labelled: bool, name: str = "weig
     if isinstance(weights, pd.DataFrame):
         raise TypeError(f"{name}: one number a row is needed, not a DataFrame; choose a column of it")
     if isinstance(weights, pd.Series):
+        if not pd.api.types.is_numeric_dtype(weights.dtype) or pd.api.types.is_complex_dtype(weights.dtype):
+            raise TypeError(f"{name}: real numbers are needed, not {weights.dtype}")
         rows = rows_of(weights.index, index, name, labelled)
         weights = weights.iloc[rows].to_numpy(dtype=np.float64, na_value=np.nan)
     values = real_array(weights, name)

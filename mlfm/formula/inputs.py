@@ -87,7 +87,7 @@ def _inputs(formula: Formula, endog: Any, labels: pd.DataFrame, data: pd.DataFra
     order = [str(column) for column in labels.columns]
     terms = [(tuple(sorted(term.names, key=order.index)), term.rank) for term in formula.latent]
     terms.sort(key=lambda term: [order.index(name) for name in reversed(term[0])])
-    text = canonical(formula.response, made.canonical, [term for term in terms if term[1]])
+    text = canonical(formula.response, made.canonical, terms)
     return Inputs(endog, hierarchy, ranks, made, text, data)
 
 
@@ -97,5 +97,6 @@ def formula_of(covariates: Sequence[Hashable], constant: bool, ranks: pd.Series)
     levels = [str(level) for level in ranks.index if level != GLOBAL]
     paths = itertools.accumulate(([name] for name in levels), lambda above, own: above + own)
     every = [(), *(tuple(path) for path in paths)]
-    terms = [(path, int(rank)) for path, rank in zip(every, ranks, strict=True) if rank]
+    # A level without factors is named too, as it is one of the model's; the global one is there anyway.
+    terms = [(path, int(rank)) for path, rank in zip(every, ranks, strict=True) if rank or path or len(every) == 1]
     return canonical(None, " + ".join(mean), terms)

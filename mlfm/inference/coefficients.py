@@ -81,7 +81,7 @@ def chosen_terms(
         raise TypeError(f"terms must map names to lists of covariates, not {type(terms).__name__}")
     chosen = {}
     for name, columns in terms.items():
-        wanted = [columns] if isinstance(columns, str) else list(columns)
+        wanted = [columns] if isinstance(columns, str) else list(dict.fromkeys(columns))
         unknown = [column for column in wanted if column not in covariates]
         if unknown or not wanted:
             raise ValueError(
