@@ -32,20 +32,6 @@ html_show_sourcelink = False
 html_copy_source = False
 PAGES = ["index", "first_fit", "formulas", "covariates", "missing", "model", "covariance", "cholesky", "speed", "cli"]
 html_sidebars = {page: [] for page in PAGES}
-    page: []
-    for page in (
-        "index",
-        "first_fit",
-        "formulas",
-        "covariates",
-        "missing",
-        "model",
-        "covariance",
-        "cholesky",
-        "speed",
-        "cli",
-    )
-}
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
 
 HOME = Path(__file__).parent
