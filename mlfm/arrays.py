@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 
@@ -33,6 +34,19 @@ def floating_array(argument: Any, name: str) -> NDArray[np.float32] | NDArray[np
         raise TypeError(f"{name}: real numbers are needed, not {type(argument).__name__}: {error}") from error
 
 
-def as_pandas(argument: Any) -> Any:
-    """What an argument's own ``to_pandas()`` (Polars, Arrow) makes of it, or the argument itself."""
-    return argument.to_pandas() if hasattr(argument, "to_pandas") else argument
+def as_pandas(argument: Any, index: pd.Index | None = None) -> Any:
+    """What an argument's own ``to_pandas()`` (Polars, Arrow) makes of it, or the argument itself.
+
+    Such tables mostly have no labels for their rows: they get those of ``index``, by position.
+    """
+    if not hasattr(argument, "to_pandas"):
+        return argument
+    converted = argument.to_pandas()
+    if index is not None and not has_labels(converted) and len(converted) == len(index):
+        return converted.set_axis(index)
+    return converted
+
+
+def has_labels(data: pd.DataFrame | pd.Series) -> bool:
+    """Whether rows have labels, and not only numbers that pandas gave them."""
+    return not data.index.equals(pd.RangeIndex(len(data)))

@@ -42,7 +42,7 @@ def _frame(exog: Any, index: pd.Index, labelled: bool) -> pd.DataFrame:
     """A new DataFrame of floating point numbers."""
     if exog is None:
         return pd.DataFrame(index=index)
-    exog = as_pandas(exog)
+    exog = as_pandas(exog, index)
     if isinstance(exog, pd.Series):
         exog = exog.to_frame("x1" if exog.name is None else exog.name)
     if isinstance(exog, pd.DataFrame):
@@ -79,7 +79,7 @@ def _refuse_gaps(values: Floats, names: list[Hashable], index: pd.Index) -> None
             columns = [names[k] for k in np.flatnonzero(bad.any(axis=0))]
             raise ValueError(
                 f"exog: {count(int(bad.sum()), 'value')} {what} in columns {listing(columns)}, at rows "
-                f"{listing(index[bad.any(axis=1)])}; fill them, or leave these rows out of exog and endog"
+                f"{listing(index[bad.any(axis=1)])}; fill them, or leave these observations out"
             )
 
 
@@ -88,9 +88,11 @@ def refuse_collinear(design: pd.DataFrame, weights: Floats) -> None:
     if design.shape[1] == 0:
         return
     values = design.to_numpy() * np.sqrt(weights)[:, None]
+    largest = np.abs(values).max(axis=0)
+    if (largest == 0).any():
+        raise ValueError(f"exog: columns are zero everywhere: {listing(design.columns[largest == 0])}; drop them")
+    values /= largest  # so that no square leaves the range of numbers
     lengths = np.sqrt(np.einsum("ik,ik->k", values, values))
-    if (lengths == 0).any():
-        raise ValueError(f"exog: columns are zero everywhere: {listing(design.columns[lengths == 0])}; drop them")
     # Of a triangle, for all rows would be a matrix of rows x rows on the left.
     _, short, combinations = np.linalg.svd(np.linalg.qr(values / lengths, mode="r"), full_matrices=True)
     n_short = design.shape[1] - int((short > SHORTEST * short[0]).sum())

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlfm.alignment import match
-from mlfm.arrays import floating_array
+from mlfm.arrays import as_pandas, floating_array, has_labels
 from mlfm.exceptions import DroppedObservationsWarning, warn_caller
 from mlfm.hierarchy import Hierarchy
 from mlfm.standardised import Reals
@@ -24,7 +24,10 @@ LARGEST, SMALLEST = 1e140, 1e-140
 def match_hierarchy(
     endog: Any, hierarchy: Hierarchy | pd.DataFrame | pd.Index | Sequence[Hashable] | None
 ) -> Hierarchy:
-    """The hierarchy of the data's columns, in their order."""
+    """The hierarchy of the data's columns, in their order.
+
+    Labels in a table without labels for its rows (Polars, Arrow) are those of the columns in their order.
+    """
     if not isinstance(endog, pd.DataFrame) and hasattr(endog, "columns"):
         raise TypeError(f"endog: a pandas DataFrame or an array is needed, not {type(endog).__module__} data")
     if isinstance(endog, pd.DataFrame):
@@ -33,8 +36,8 @@ def match_hierarchy(
             return Hierarchy(columns)
         if isinstance(hierarchy, (list, tuple)):
             return Hierarchy(columns, levels=hierarchy)
-        given = _as_hierarchy(hierarchy)
         features = columns.get_level_values(-1) if isinstance(columns, pd.MultiIndex) else columns
+        given = _as_hierarchy(as_pandas(hierarchy, features))
         if features.has_duplicates:
             twice = features[features.duplicated()].unique()
             raise ValueError(f"endog: feature names occur more than once: {listing(twice)}")
@@ -56,7 +59,7 @@ def match_hierarchy(
             "hierarchy: needed when endog is an array, whose columns have no labels; "
             "for a flat model give Hierarchy(pd.RangeIndex(number_of_columns))"
         )
-    given = _as_hierarchy(hierarchy)
+    given = _as_hierarchy(as_pandas(hierarchy))
     if array.shape[1] != given.n_features:
         raise ValueError(f"endog: {array.shape[1]} columns, but the hierarchy has {count(given.n_features, 'feature')}")
     return given
@@ -73,10 +76,10 @@ def _as_hierarchy(hierarchy: Any) -> Hierarchy:
     )
 
 
-def row_labels(endog: Any) -> tuple[pd.Index, bool]:
-    """The observations' labels, and whether they are the data's own."""
+def row_labels(endog: Any, given: Any) -> tuple[pd.Index, bool]:
+    """The observations' labels, and whether they are the data's own; ``given`` is the data before pandas had them."""
     if isinstance(endog, pd.DataFrame):
-        return endog.index, True
+        return endog.index, endog is given or has_labels(endog)
     return pd.RangeIndex(len(endog)), False
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlfm.arrays import as_pandas
 from mlfm.wording import count, listing
 
 GLOBAL = "global"
@@ -282,6 +283,7 @@ class Hierarchy:
 
 def _label_frame(labels: pd.DataFrame | pd.Index) -> pd.DataFrame:
     """Labels of whatever kind as a DataFrame: one row a feature, one column a level."""
+    labels = as_pandas(labels)
     if isinstance(labels, pd.DataFrame):
         if isinstance(labels.index, pd.MultiIndex):
             raise TypeError("labels: the index of the label frame must be the feature names, not a MultiIndex")

@@ -150,21 +150,21 @@ class MultilevelFactorModel(LikelihoodModel):
             raise ValueError(f"trend must be one of {listing(TRENDS)}, not {trend!r}")
         if not _is_number(uniqueness_floor) or not LEAST_FLOOR <= float(uniqueness_floor) < 1:
             raise ValueError(f"uniqueness_floor must lie between {LEAST_FLOOR:g} and 1, not {uniqueness_floor!r}")
-        endog = as_pandas(endog)
-        self.hierarchy = match_hierarchy(endog, as_pandas(hierarchy))
+        given, endog = endog, as_pandas(endog)
+        self.hierarchy = match_hierarchy(endog, hierarchy)
         self._ranks = ranks_by_level(ranks, self.hierarchy)
         refuse_more_than_features(self._ranks, self.hierarchy)
-        index, labelled = row_labels(endog)
+        index, labelled = row_labels(endog, given)
         design = covariates(exog, index, labelled, constant=trend == "c")
         importance, frequency = importances(weights, index, labelled), frequencies(freq_weights, index, labelled)
         values, kept, incomplete = checked_values(endog, index, self.hierarchy.features, missing)
         if not kept.all():
             index, design = index[kept], design[kept]
             importance, frequency = (x if x is None else x[kept] for x in (importance, frequency))
-        for level, rank in zip(self.hierarchy.levels, self._ranks, strict=True):
-            if rank > len(values):
-                raise ValueError(f"ranks: level {level!r} has rank {rank}, more than the {len(values)} observations")
         counts = counted(importance, frequency, len(values))
+        for level, rank in zip(self.hierarchy.levels, self._ranks, strict=True):
+            if rank > counts.nobs:
+                raise ValueError(f"ranks: level {level!r} has rank {rank}, more than the {counts.nobs} observations")
         refuse_collinear(design, counts.each)
         # statsmodels would keep the data a second time, join the labels of a column MultiIndex and squeeze a single
         # column: it gets the observations' numbers instead.
@@ -578,8 +578,8 @@ class MultilevelFactorModel(LikelihoodModel):
             ranks=inputs.ranks,
             trend="n",
             missing=missing,
-            weights=_column(weights, inputs.data, "weights"),
-            freq_weights=_column(freq_weights, inputs.data, "freq_weights"),
+            weights=inputs.column(weights, "weights"),
+            freq_weights=inputs.column(freq_weights, "freq_weights"),
             uniqueness_floor=uniqueness_floor,
         )
         model._formula, model.design = inputs.formula, inputs.design
@@ -610,15 +610,3 @@ def _whole_number(name: str, value: Any, least: int) -> int:
     if not _is_number(value) or value != value // 1 or value < least:
         raise ValueError(f"{name} must be a whole number, {least} or more, not {value!r}")
     return int(value)
-
-
-def _column(weights: Any, data: pd.DataFrame, name: str) -> Any:
-    """Weights themselves, or the column of the data that is called so."""
-    if weights is None or np.ndim(weights) or hasattr(weights, "to_pandas"):
-        return weights
-    if weights not in data.columns:
-        raise ValueError(
-            f"{name}: {weights!r} is not a column of the data with one value for each observation; there are "
-            f"{listing(data.columns, most=20) or 'none'}"
-        )
-    return data[weights]

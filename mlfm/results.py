@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from statsmodels.base.model import LikelihoodModelResults
 
-from mlfm.arrays import as_pandas
+from mlfm.arrays import as_pandas, floating_array
 from mlfm.covariance import MultilevelCovariance
 from mlfm.covariates import covariates
 from mlfm.estimation import FitRecord
@@ -300,30 +300,30 @@ class MultilevelFactorResults(LikelihoodModelResults):
     def _new_design(self, exog: Any) -> pd.DataFrame:
         """Covariates of new observations, the constant among them."""
         names = self.coefficients.columns
-        ready = isinstance(exog, pd.DataFrame) and set(names) <= set(exog.columns)
-        if self.design is not None and not ready:
-            return self.design.of(exog)
         if isinstance(exog, pd.Series):
             exog = exog.to_frame("x1" if exog.name is None else exog.name)
+        framed = isinstance(exog, pd.DataFrame)
+        ready = framed and set(names) <= set(exog.columns)
+        if self.design is not None and not ready:
+            return self.design.of(exog)
         constant = self.trend == "c" and not ready
         wanted = names[1:] if constant else names
-        if isinstance(exog, pd.DataFrame):
+        if framed:
             absent = wanted.difference(exog.columns, sort=False)
             if len(absent):
-                raise ValueError(
-                    f"exog: covariates are absent: {listing(absent)}; needed are {listing(wanted, most=20)}"
-                )
+                needed = listing(wanted, most=20)
+                raise ValueError(f"exog: covariates are absent: {listing(absent)}; needed are {needed}")
             exog = exog[list(wanted)]
-        frame = covariates(
-            exog, pd.RangeIndex(np.shape(exog)[0]) if np.ndim(exog) else pd.RangeIndex(0), False, constant
-        )
+        elif floating_array(exog, "exog").ndim not in (1, 2):
+            raise ValueError(f"exog: observations x {listing(wanted, most=20)} are needed, not {exog!r}")
+        index = exog.index if framed else pd.RangeIndex(len(exog))
+        frame = covariates(exog, index, False, constant)
         if frame.shape[1] != len(names):
             raise ValueError(
                 f"exog: {count(frame.shape[1] - constant, 'column')}, but the model has "
                 f"{count(len(wanted), 'covariate')}: {listing(wanted, most=20)}"
             )
-        index = exog.index if isinstance(exog, pd.DataFrame) else frame.index
-        return frame.set_axis(names, axis=1).set_axis(index)
+        return frame.set_axis(names, axis=1)
 
     @cached_property
     def coefficients_bse(self) -> pd.DataFrame:
@@ -422,8 +422,8 @@ class MultilevelFactorResults(LikelihoodModelResults):
             raise ValueError("restricted: a fit of other data, or weights; both must be of the same observations")
         if self.hierarchy != restricted.hierarchy or not self.ranks.equals(restricted.ranks):
             raise ValueError(
-                "restricted: a fit with other groups or ranks; the chi-square is that of covariates only, as loadings "
-                "that are not there are not identified. Compare such fits by their criteria (aic, bic)"
+                "restricted: a fit with other groups or ranks, or features in another order; the chi-square is that of "
+                "covariates only, as loadings that are not there are not identified. Compare such fits by their criteria (aic, bic)"
             )
         if self.uniqueness_floor != restricted.uniqueness_floor:
             raise ValueError(
@@ -543,7 +543,7 @@ class MultilevelFactorResults(LikelihoodModelResults):
         results = copy.copy(self)
         if remove_data:
             results.model = None
-        for derived in ("params", "covariance", "coefficients_bse", "_coefficients_covariance"):
+        for derived in ("params", "covariance", "_coefficients_covariance"):
             results.__dict__.pop(derived, None)
         with Path(fname).open("wb") as file:
             pickle.dump(results, file, protocol=5)

@@ -69,6 +69,8 @@ class Standardised:
                 rows = rows[:, patterns.rows]
             gaps = np.isnan(rows)
             counts = (~gaps) @ weights
+            if (counts <= 0).any():
+                raise NothingLeft(order[own][counts <= 0])
             rows[gaps] = 0
             before = np.einsum("jn,jn,n->j", rows, rows, weights)
             turned = (rows * roots) @ Q
@@ -78,7 +80,7 @@ class Standardised:
             rows -= turned @ basis
             rows[gaps] = 0
             left = np.einsum("jn,jn,n->j", rows, rows, weights)
-            explained = (left <= (16 * np.finfo(values.dtype).eps) ** 2 * before) | (counts <= 0)
+            explained = left <= (16 * np.finfo(values.dtype).eps) ** 2 * before
             if explained.any():
                 raise NothingLeft(order[own][explained])
             scale[own] = np.sqrt(left / counts)

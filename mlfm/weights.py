@@ -92,7 +92,7 @@ def importances(weights: Any, index: pd.Index, labelled: bool, name: str = "weig
     """One weight for each row, in the order of the rows."""
     if weights is None:
         return None
-    weights = as_pandas(weights)
+    weights = as_pandas(weights, index)
     if isinstance(weights, pd.DataFrame):
         raise TypeError(f"{name}: one number a row is needed, not a DataFrame; choose a column of it")
     if isinstance(weights, pd.Series):

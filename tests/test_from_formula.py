@@ -449,10 +449,17 @@ class TestLongData:
         with pytest.raises(ValueError, match=words):
             long(self.TEXT, **options)
 
-    @pytest.mark.parametrize("weights", ["nope", "ret"])
-    def test_weights_that_are_no_column_of_units(self, weights):
-        with pytest.raises(ValueError, match=f"weights: '{weights}' is not a column of the data with one value for ea"):
-            long(self.TEXT, weights=weights)
+    def test_weights_that_are_no_column_of_units(self):
+        with pytest.raises(ValueError, match="weights: 'nope' is not a column of the data; there are 'market'"):
+            long(self.TEXT, weights="nope")
+        with pytest.raises(ValueError, match="weights: the column 'ret' has different values in rows of the same obs"):
+            long(self.TEXT, weights="ret")
+
+    def test_a_unit_without_values_is_named(self):
+        data = long_data()
+        data.loc[data["date"] == data["date"].iloc[0], "ret"] = np.nan
+        with pytest.raises(ValueError, match="data: every value of ret is missing where 'date' is .*2024-02-11"):
+            MultilevelFactorModel.from_formula(self.TEXT, data, unit="date", feature="ticker")
 
 
 class TestWideWeights:
@@ -464,9 +471,9 @@ class TestWideWeights:
             assert llf(model) == pytest.approx(expected, abs=1e-8)
 
     def test_unknown_columns(self):
-        with pytest.raises(ValueError, match=r"weights: 'nope' is not a column of the data .* 'market', 'size'"):
+        with pytest.raises(ValueError, match=r"weights: 'nope' is not a column of the data; .* 'market', 'size'"):
             wide(f"~ {LATENT}", weights="nope")
-        with pytest.raises(ValueError, match=r"freq_weights: 'nope' is not a column of the data .*; there are none"):
+        with pytest.raises(ValueError, match=r"freq_weights: 'nope' is not a column of the data; there are none"):
             wide(f"~ {LATENT}", data=None, freq_weights="nope")
 
 

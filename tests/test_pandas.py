@@ -334,6 +334,39 @@ class TestPolars:
         assert list(made.row_labels) == list(DAYS)
 
 
+class TestTablesWithoutLabels:
+    """Their rows are those of a labelled endog, in its order."""
+
+    @pytest.mark.parametrize("table", [pa.Table.from_pandas, "polars"])
+    def test_covariates_and_weights(self, table, expected):
+        if table == "polars":
+            polars = pytest.importorskip("polars")
+            exog, weights = polars.DataFrame(X), polars.Series(np.ones(60))
+        else:
+            exog, weights = table(X, preserve_index=False), pa.array(np.ones(60))
+        results = fitted(GAPPY, exog, weights=weights)
+        assert results.llf == pytest.approx(expected, abs=1e-8)
+        assert results.fittedvalues.index.equals(DAYS)
+
+    def test_data_of_a_formula(self, expected):
+        data = pa.Table.from_pandas(X, preserve_index=False)
+        made = MultilevelFactorModel.from_formula("~ market + size + latent(1, d=1)", data, endog=GAPPY)
+        assert made.fit(tol=1e-2).llf == pytest.approx(expected, abs=1e-8)
+
+    def test_groups_in_the_order_of_the_features(self):
+        groups = pa.Table.from_pandas(GROUPS, preserve_index=False)
+        assert model(hierarchy=groups).hierarchy == Hierarchy(GROUPS)
+        assert list(Hierarchy(groups).features) == list(range(12))
+
+    def test_another_number_of_rows(self):
+        with pytest.raises(ValueError, match="exog: its index differs from that of endog"):
+            model(GAPPY, pa.Table.from_pandas(X.iloc[:50], preserve_index=False))
+
+    def test_labels_of_one_side_only(self):
+        made = model(pa.Table.from_pandas(GAPPY, preserve_index=False), X)
+        np.testing.assert_allclose(made.exog[:, 1:], X)
+
+
 def test_dropped_rows_take_their_labels_along():
     with pytest.warns(mlfm.DroppedObservationsWarning):
         dropped = model(missing="drop")

@@ -138,6 +138,12 @@ class Design:
                 raise _refusal(error, manager.engine, self.text, frame.columns) from error
         return _checked(matrix, list(self.matrix.columns), frame.index)
 
+    def __copy__(self) -> Design:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Design:
+        return self  # frozen, and a copy of what the engine learnt would not work
+
     def __getstate__(self) -> dict[str, Any]:
         """Neither rows of the data nor the engine's own objects, which patsy does not let be pickled, go to a file."""
         columns = self.matrix.columns

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from mlfm.arrays import as_pandas
@@ -29,6 +30,18 @@ class Inputs(NamedTuple):
     design: Design
     formula: str  # in canonical form
     data: pd.DataFrame  # one row an observation: the variables of the mean terms, and weights by name
+    varying: pd.Index  # columns of long data that have no one value for an observation
+
+    def column(self, weights: Any, name: str) -> Any:
+        """Weights themselves, or the column of the data that is called so."""
+        if weights is None or np.ndim(weights) or hasattr(weights, "to_pandas"):
+            return weights
+        if weights in self.varying:
+            raise ValueError(f"{name}: the column {weights!r} has different values in rows of the same observation")
+        if weights not in self.data.columns:
+            columns = listing(self.data.columns, most=20) or "none"
+            raise ValueError(f"{name}: {weights!r} is not a column of the data; there are {columns}")
+        return self.data[weights]
 
 
 def wide_inputs(text: str, data: Any, endog: Any, hierarchy: Any, env: Env) -> Inputs:
@@ -46,10 +59,10 @@ def wide_inputs(text: str, data: Any, endog: Any, hierarchy: Any, env: Env) -> I
             "endog is missing: give the features (observations x features) as endog=, or for long data, one row an "
             "observed value, the columns that name observations and features as unit= and feature="
         )
-    endog = as_pandas(endog)
-    labels = match_hierarchy(endog, as_pandas(hierarchy)).to_frame()
-    frame = pd.DataFrame(index=row_labels(endog)[0]) if data is None else as_frame(data)
-    return _inputs(formula, endog, labels, frame, env)
+    labels = match_hierarchy(as_pandas(endog), hierarchy).to_frame()
+    index, _ = row_labels(as_pandas(endog), endog)
+    frame = pd.DataFrame(index=index) if data is None else as_frame(as_pandas(data, index))
+    return _inputs(formula, endog, labels, frame, index[:0], env)
 
 
 def long_inputs(text: str, data: Any, unit: Hashable, feature: Hashable, env: Env) -> Inputs:
@@ -72,7 +85,13 @@ def long_inputs(text: str, data: Any, unit: Hashable, feature: Hashable, env: En
     covariates = wide.covariates
     if isinstance(unit, str) and mentioned(formula.mean, [unit]):
         covariates = covariates.assign(**{unit: covariates.index})
-    return _inputs(formula, wide.endog, wide.labels, covariates, env)
+    bare = wide.endog.isna().all(axis=1)
+    if bare.any():
+        raise ValueError(
+            f"data: every value of {formula.response} is missing where {unit!r} is "
+            f"{listing(wide.endog.index[bare])}; leave these rows out"
+        )
+    return _inputs(formula, wide.endog, wide.labels, covariates, wide.varying, env)
 
 
 def _group_columns(formula: Formula, frame: pd.DataFrame) -> list[Hashable]:
@@ -81,14 +100,16 @@ def _group_columns(formula: Formula, frame: pd.DataFrame) -> list[Hashable]:
     return [by_text[name] for name in levels_in_order(formula, frame)]
 
 
-def _inputs(formula: Formula, endog: Any, labels: pd.DataFrame, data: pd.DataFrame, env: Env) -> Inputs:
+def _inputs(
+    formula: Formula, endog: Any, labels: pd.DataFrame, data: pd.DataFrame, varying: pd.Index, env: Env
+) -> Inputs:
     hierarchy, ranks = levels_of(formula, labels)
     made = design(formula.mean, data, env)
     order = [str(column) for column in labels.columns]
     terms = [(tuple(sorted(term.names, key=order.index)), term.rank) for term in formula.latent]
     terms.sort(key=lambda term: [order.index(name) for name in reversed(term[0])])
     text = canonical(formula.response, made.canonical, terms)
-    return Inputs(endog, hierarchy, ranks, made, text, data)
+    return Inputs(endog, hierarchy, ranks, made, text, data, varying)
 
 
 def formula_of(covariates: Sequence[Hashable], constant: bool, ranks: pd.Series) -> str:

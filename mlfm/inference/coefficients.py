@@ -7,7 +7,7 @@ coefficients are apart from Sigma.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -81,7 +81,8 @@ def chosen_terms(
         raise TypeError(f"terms must map names to lists of covariates, not {type(terms).__name__}")
     chosen = {}
     for name, columns in terms.items():
-        wanted = [columns] if isinstance(columns, str) else list(dict.fromkeys(columns))
+        alone = isinstance(columns, str) or not isinstance(columns, Iterable)
+        wanted = [columns] if alone else list(dict.fromkeys(columns))
         unknown = [column for column in wanted if column not in covariates]
         if unknown or not wanted:
             raise ValueError(
