@@ -196,7 +196,8 @@ class MultilevelFactorModel(LikelihoodModel):
         """The data as they are kept, or what is wrong with covariates and data together."""
         features = self.hierarchy.features
         try:
-            return Standardised.of(values, self.hierarchy.permutation, design, weights, patterns)
+            with Workers(1):  # BLAS on one thread: the same digits everywhere, and these products are short
+                return Standardised.of(values, self.hierarchy.permutation, design, weights, patterns)
         except Undetermined as error:
             raise ValueError(
                 "exog: columns (the constant among them) are collinear in the observations of "

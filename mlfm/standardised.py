@@ -58,35 +58,36 @@ class Standardised:
         nobs, n = values.shape
         if patterns is not None:
             design, weights = design[patterns.rows], weights[patterns.rows]
-        roots = np.sqrt(weights)
+        roots, plain = np.sqrt(weights), bool((weights == 1).all())
         Q, R = np.linalg.qr(design * roots[:, None])
         basis = np.linalg.solve(R.T, design.T)  # q x nobs, orthonormal in the weights
         Y = np.empty((n, nobs), dtype=values.dtype)
-        coefficients, scale = np.empty((n, len(R))), np.empty(n)
+        turned, scale = np.empty((n, len(R))), np.empty(n)
         for own in _chunks(n, nobs):
             rows = values[:, order[own]].T.astype(np.float64)
-            if patterns is not None:
+            if patterns is None:
+                turned[own], counts = rows @ (Q * roots[:, None]), weights.sum()
+                rows -= turned[own] @ basis
+            else:
                 rows = rows[:, patterns.rows]
-            gaps = np.isnan(rows)
-            counts = (~gaps) @ weights
-            if (counts <= 0).any():
-                raise NothingLeft(order[own][counts <= 0])
-            rows[gaps] = 0
-            before = np.einsum("jn,jn,n->j", rows, rows, weights)
-            turned = (rows * roots) @ Q
-            incomplete = np.flatnonzero(gaps.any(axis=1))
-            if len(incomplete):
-                turned[incomplete] = _solved(gaps[incomplete], Q, turned[incomplete], order[own][incomplete])
-            rows -= turned @ basis
-            rows[gaps] = 0
-            left = np.einsum("jn,jn,n->j", rows, rows, weights)
+                gaps = np.isnan(rows)
+                counts = (~gaps) @ weights
+                if (counts <= 0).any():
+                    raise NothingLeft(order[own][counts <= 0])
+                rows[gaps] = 0
+                turned[own] = _solved(gaps, Q, rows @ (Q * roots[:, None]), order[own])
+                rows -= turned[own] @ basis
+                rows[gaps] = 0
+            counted = rows if plain else rows * roots
+            left = np.einsum("jn,jn->j", counted, counted)
+            before = left + np.einsum("jk,jk->j", turned[own], turned[own])
             explained = left <= (16 * np.finfo(values.dtype).eps) ** 2 * before
             if explained.any():
                 raise NothingLeft(order[own][explained])
             scale[own] = np.sqrt(left / counts)
             rows /= scale[own, None]
             Y[own] = rows
-            coefficients[own] = np.linalg.solve(R, turned.T).T
+        coefficients = np.linalg.solve(R, turned.T).T
         return cls(Y, design, weights, coefficients, scale, order, patterns)
 
     @property
@@ -153,14 +154,16 @@ class Standardised:
 
 def _solved(gaps: NDArray[np.bool_], Q: Floats, products: Floats, columns: NDArray[np.intp]) -> Floats:
     """Coefficients of the columns of Q from products with the observed rows; Q'Q = I over all rows."""
-    q = Q.shape[1]
+    incomplete, q = np.flatnonzero(gaps.any(axis=1)), Q.shape[1]
+    if not len(incomplete) or not q:
+        return products
     pairs = np.einsum("na,nb->nab", Q, Q).reshape(len(Q), q * q)
-    information = np.eye(q) - (gaps @ pairs).reshape(len(gaps), q, q)
-    if q:
-        undetermined = np.linalg.eigvalsh(information)[:, 0] < LEAST_INFORMATION
-        if undetermined.any():
-            raise Undetermined(columns[undetermined])
-    return np.linalg.solve(information, products[:, :, None])[:, :, 0]
+    information = np.eye(q) - (gaps[incomplete] @ pairs).reshape(-1, q, q)
+    undetermined = np.linalg.eigvalsh(information)[:, 0] < LEAST_INFORMATION
+    if undetermined.any():
+        raise Undetermined(columns[incomplete[undetermined]])
+    products[incomplete] = np.linalg.solve(information, products[incomplete][:, :, None])[:, :, 0]
+    return products
 
 
 def _chunks(n: int, nobs: int) -> list[slice]:

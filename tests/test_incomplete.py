@@ -963,14 +963,23 @@ def test_what_is_stored_is_the_fit(stored):
         lambda results: results.scores(),
         lambda results: results.fittedvalues,
         lambda results: results.resid,
-        lambda results: results.coefficients_bse,
-        lambda results: results.coefficients_table(),
         lambda results: results.wald_test_terms(),
     ],
 )
 def test_what_needs_data_says_so(stored, what):
     with pytest.raises(ValueError, match="cannot be had: these results were loaded from a file"):
         what(stored[1])
+
+
+def test_standard_errors_worked_out_before_are_stored(tmp_path, reached):
+    results = reached["scoring"]
+    expected = results.coefficients_bse
+    results.save(tmp_path / "with errors")
+    pd.testing.assert_frame_equal(mlfm.load(tmp_path / "with errors").coefficients_bse, expected)
+    del results.__dict__["coefficients_bse"]
+    results.save(tmp_path / "without")
+    with pytest.raises(ValueError, match="standard errors with missing values cannot be had"):
+        _ = mlfm.load(tmp_path / "without").coefficients_bse
 
 
 def test_a_model_with_missing_values_can_be_stored_with_its_data(tmp_path, reached):
