@@ -423,7 +423,8 @@ class MultilevelFactorResults(LikelihoodModelResults):
         if self.hierarchy != restricted.hierarchy or not self.ranks.equals(restricted.ranks):
             raise ValueError(
                 "restricted: a fit with other groups or ranks, or features in another order; the chi-square is that of "
-                "covariates only, as loadings that are not there are not identified. Compare such fits by their criteria (aic, bic)"
+                "covariates only, as loadings that are not there are not identified. Compare such fits by their "
+                "criteria (aic, bic)"
             )
         if self.uniqueness_floor != restricted.uniqueness_floor:
             raise ValueError(

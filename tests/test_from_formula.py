@@ -458,7 +458,7 @@ class TestLongData:
     def test_a_unit_without_values_is_named(self):
         data = long_data()
         data.loc[data["date"] == data["date"].iloc[0], "ret"] = np.nan
-        with pytest.raises(ValueError, match="data: every value of ret is missing where 'date' is .*2024-02-11"):
+        with pytest.raises(ValueError, match=r"data: every value of ret is missing where 'date' is .*2024-02-11"):
             MultilevelFactorModel.from_formula(self.TEXT, data, unit="date", feature="ticker")
 
 
