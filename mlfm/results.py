@@ -341,7 +341,8 @@ class MultilevelFactorResults(LikelihoodModelResults):
     def _coefficients_covariance(self) -> np.ndarray:
         model = self._with_data("standard errors with missing values")
         assert model._data.patterns is not None
-        return full_covariance(self.covariance, model._data, model._data.patterns)
+        _, F, D = model._group_parts(self.params.to_numpy())
+        return full_covariance(model._tree, F, D, model._data, model._data.patterns)
 
     def coefficients_table(self, alpha: float = 0.05) -> pd.DataFrame:
         """The coefficients with standard errors, z statistics, p-values and intervals.

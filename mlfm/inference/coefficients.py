@@ -7,7 +7,8 @@ coefficients are apart from Sigma.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,15 @@ from numpy.typing import NDArray
 from scipy import linalg, stats
 
 from mlfm.covariance import MultilevelCovariance
+from mlfm.linear import divide_by_paths, eliminate
 from mlfm.patterns import Patterns
 from mlfm.standardised import Standardised
+from mlfm.sweep import Tree, Workers
 from mlfm.wording import listing
 
 Floats = NDArray[np.float64]
 MOST = 4000  # coefficients whose covariance is worked out in full, where values are missing
+TOGETHER = 64  # patterns whose products are made at once
 
 
 def cross_products(data: Standardised) -> Floats:
@@ -28,10 +32,10 @@ def cross_products(data: Standardised) -> Floats:
     return (data.design * data.weights[:, None]).T @ data.design
 
 
-def full_covariance(covariance: MultilevelCovariance, data: Standardised, patterns: Patterns) -> Floats:
+def full_covariance(tree: Tree, F: Floats, D: Floats, data: Standardised, patterns: Patterns) -> Floats:
     """Covariance of all coefficients where values are missing, features x covariates x features x covariates.
 
-    Features are in their own order.
+    Parameters are in group order, the covariance has features in the order of the data given.
     """
     n, q = data.coefficients.shape
     if n * q > MOST:
@@ -39,23 +43,43 @@ def full_covariance(covariance: MultilevelCovariance, data: Standardised, patter
             f"standard errors with missing values need a matrix of all {n * q} coefficients, and are worked out for "
             f"at most {MOST}; fit with missing='drop', or fewer features"
         )
-    information = np.zeros((n, q, n, q))
-    for seen, xx in _by_pattern(data, patterns):
-        precision = covariance.marginal(covariance.hierarchy.features[seen]).inv().to_dense()
-        every = np.arange(q)
-        information[np.ix_(seen, every, seen, every)] += np.einsum("ij,kl->ikjl", precision, xx)
-    flat = information.reshape(n * q, n * q)
-    inverse = linalg.cho_solve(linalg.cho_factor(flat), np.eye(n * q))
-    return np.asarray(inverse, dtype=np.float64).reshape(n, q, n, q)
+    information = _information(tree, F, D, data, patterns).reshape(n * q, n * q)
+    inverse = np.asarray(linalg.cho_solve(linalg.cho_factor(information, lower=True), np.eye(n * q)), dtype=np.float64)
+    place = np.argsort(data.order)
+    return inverse.reshape(n, q, n, q)[place][:, :, place]
 
 
-def _by_pattern(data: Standardised, patterns: Patterns) -> Iterator[tuple[NDArray[np.intp], Floats]]:
-    """The features that a pattern observes, increasing in their own order, and the cross products of its covariates."""
-    for s in range(len(patterns)):
-        own = slice(patterns.starts[s], patterns.starts[s + 1])
-        seen = np.sort(np.delete(data.order, patterns.missing_by(s)))
-        X = data.design[own]
-        yield seen, (X * data.weights[own, None]).T @ X
+def _information(tree: Tree, F: Floats, D: Floats, data: Standardised, patterns: Patterns) -> Floats:
+    """The sum over observations of (Sigma_oo)^-1 (x) x x', as features x covariates x features x covariates.
+
+    By pattern (Sigma_oo)^-1 = D^-1 - H H', H with as many columns as a feature has factors (PHB, section 4).
+    """
+    n, q = data.coefficients.shape
+    out, unique = np.zeros((n * q, n * q)), np.zeros((n, q, q))
+    with Workers() as workers:
+        for first in range(0, len(patterns), TOGETHER):
+            some = range(first, min(first + TOGETHER, len(patterns)))
+            H, roots = np.empty((len(some), *F.shape)), np.empty((len(some), q, q))
+            for place, s in enumerate(some):
+                own = slice(patterns.starts[s], patterns.starts[s + 1])
+                X = data.design[own] * np.sqrt(data.weights[own])[:, None]
+                seen = np.ones(n)
+                seen[patterns.missing_by(s)] = 0
+                known, _ = eliminate(tree, F * seen[:, None], D, workers)
+                H[place] = divide_by_paths(tree, known, seen / D, F, workers)
+                unique += (seen / D)[:, None, None] * (X.T @ X)
+                roots[place] = X.T @ X
+            values, vectors = np.linalg.eigh(roots)
+            roots = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]  # X'X = roots roots'
+            for level, bounds in enumerate(tree.offsets):
+                for a, b in itertools.pairwise(bounds):
+                    block = np.einsum("sjo,skm->jksom", H[:, a:b, tree.own(level)], roots)
+                    rows, block = slice(a * q, b * q), block.reshape((b - a) * q, -1)
+                    out[rows, rows] -= block @ block.T
+    information = out.reshape(n, q, n, q)
+    each = np.arange(n)
+    information[each, :, each, :] += unique
+    return information
 
 
 def table(coefficients: pd.DataFrame, bse: pd.DataFrame, alpha: float) -> pd.DataFrame:
