@@ -58,10 +58,15 @@ def rows_of(index: pd.Index, wanted: pd.Index, name: str, labelled: bool) -> NDA
                 f"{whose} occur more than once: {listing(twice)}"
             )
     where, strange, absent = match(index, wanted)
+    if len(absent) == len(wanted) and index.dtype != wanted.dtype:
+        raise ValueError(
+            f"{name}: its index differs from that of endog; {name} has {index.dtype} labels: {listing(index, most=2)}; "
+            f"endog has {wanted.dtype} labels: {listing(wanted, most=2)}; convert them, or set_axis(endog.index)"
+        )
     if len(strange) or len(absent):
         raise ValueError(
             f"{name}: its index differs from that of endog; in {name} and not in endog: {listing(strange) or 'none'}; "
-            f"in endog and not in {name}: {listing(absent) or 'none'}; take the rows that both have, as in "
-            f"{name}.loc[endog.index]"
+            f"in endog and not in {name}: {listing(absent) or 'none'}; take the rows that both have: "
+            f"both = endog.index.intersection({name}.index), then endog.loc[both] and {name}.loc[both]"
         )
     return where

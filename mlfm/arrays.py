@@ -50,3 +50,8 @@ def as_pandas(argument: Any, index: pd.Index | None = None) -> Any:
 def has_labels(data: pd.DataFrame | pd.Series) -> bool:
     """Whether rows have labels, and not only numbers that pandas gave them."""
     return not data.index.equals(pd.RangeIndex(len(data)))
+
+
+def is_real(dtype: Any) -> bool:
+    """Whether a column of this type holds real numbers."""
+    return bool(pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype))

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlfm.alignment import rows_of
-from mlfm.arrays import as_pandas, floating_array
+from mlfm.arrays import as_pandas, floating_array, is_real
 from mlfm.wording import count, listing
 
 Floats = NDArray[np.float64]
@@ -46,7 +46,7 @@ def _frame(exog: Any, index: pd.Index, labelled: bool) -> pd.DataFrame:
     if isinstance(exog, pd.Series):
         exog = exog.to_frame("x1" if exog.name is None else exog.name)
     if isinstance(exog, pd.DataFrame):
-        odd = [name for name, dtype in exog.dtypes.items() if not _is_real(dtype)]
+        odd = [name for name, dtype in exog.dtypes.items() if not is_real(dtype)]
         if odd:
             raise TypeError(
                 f"exog: columns are not numeric: {listing(odd)}; convert them, or use a formula, which makes "
@@ -69,10 +69,6 @@ def _frame(exog: Any, index: pd.Index, labelled: bool) -> pd.DataFrame:
     return pd.DataFrame(values, index=index, columns=pd.Index(names, tupleize_cols=False))
 
 
-def _is_real(dtype: Any) -> bool:
-    return bool(pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype))
-
-
 def _refuse_gaps(values: Floats, names: list[Hashable], index: pd.Index) -> None:
     for what, bad in (("missing", np.isnan(values)), ("infinite", np.isinf(values))):
         if bad.any():
@@ -87,6 +83,12 @@ def refuse_collinear(design: pd.DataFrame, weights: Floats) -> None:
     """A ValueError that names the columns of a combination that is always 0."""
     if design.shape[1] == 0:
         return
+    if design.shape[1] >= len(design):
+        raise ValueError(
+            f"exog: {count(design.shape[1], 'column')}, the constant among them, for "
+            f"{count(len(design), 'observation')}: {listing(design.columns)}; leave some out (in a formula, a column "
+            "of text or of dates makes one for each value)"
+        )
     values = design.to_numpy() * np.sqrt(weights)[:, None]
     largest = np.abs(values).max(axis=0)
     if (largest == 0).any():
@@ -99,8 +101,6 @@ def refuse_collinear(design: pd.DataFrame, weights: Floats) -> None:
     if not n_short:
         return
     involved = (np.abs(combinations[-n_short:]) > 1e-6).any(axis=0)
-    if len(values) < design.shape[1]:
-        raise ValueError(
-            f"exog: {count(design.shape[1], 'column')} (the constant included) for {count(len(values), 'observation')}"
-        )
-    raise ValueError(f"exog: columns are collinear: {listing(design.columns[involved], most=10)}; drop one of them")
+    raise ValueError(
+        f"exog: columns are collinear: {listing(design.columns[involved], most=10)}; drop one of them, or the constant"
+    )

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlfm.alignment import match
-from mlfm.arrays import as_pandas, floating_array, has_labels
+from mlfm.arrays import as_pandas, floating_array, has_labels, is_real
 from mlfm.exceptions import DroppedObservationsWarning, warn_caller
 from mlfm.hierarchy import Hierarchy
 from mlfm.standardised import Reals
@@ -100,7 +100,7 @@ def checked_values(endog: Any, index: pd.Index, features: pd.Index, missing: str
         raise ValueError(f"missing must be one of {listing(MISSING)}, not {missing!r}")
     values: Reals
     if isinstance(endog, pd.DataFrame):
-        odd = [dtype for dtype in set(endog.dtypes) if not _is_real(dtype)]
+        odd = [dtype for dtype in set(endog.dtypes) if not is_real(dtype)]
         if odd:
             wrong = features[endog.dtypes.isin(odd).to_numpy()]
             raise TypeError(f"endog: columns are not numeric: {listing(wrong)}; convert or drop them")
@@ -130,10 +130,6 @@ def checked_values(endog: Any, index: pd.Index, features: pd.Index, missing: str
             f"{values.dtype} can tell, centre them)"
         )
     return Observed(values, kept, incomplete)
-
-
-def _is_real(dtype: Any) -> bool:
-    return bool(pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype))
 
 
 def _treat_missing(values: Reals, index: pd.Index, features: pd.Index, missing: str) -> tuple[NDArray[np.bool_], bool]:

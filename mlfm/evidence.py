@@ -179,7 +179,8 @@ class IncompleteEvidence(Evidence):
             leaves, which = np.unique(leaf[features], return_inverse=True)
             P = surface.sweep.leaf_paths_of_column(own.start, leaves)
             rows = F[features]
-            means = B[features] @ data.design[own].T + np.einsum("jk,jkn->jn", rows, paths[leaf[features]][:, :, own])
+            here = paths[:, :, own]  # a view: only what is needed of it is copied
+            means = B[features] @ data.design[own].T + np.einsum("jk,jkn->jn", rows, here[leaf[features]])
             variances = np.einsum("jk,jkl,jl->j", rows, P[which], rows) + D[features]
             yield Gap(patterns.rows[own], order[features], means.T, variances)
 

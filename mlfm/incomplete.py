@@ -101,7 +101,7 @@ class Unseen(NamedTuple):
     leverages: Floats
 
 
-def _as_they_are(task: Task) -> None:
+def as_it_is(task: Task) -> None:
     pass
 
 
@@ -116,7 +116,7 @@ class Surface:
         self._leaves = {task: slice(k, k + task.n_leaves) for task, k in zip(self.tasks, first, strict=True)}
         self._squares = np.empty(len(data.Y))
 
-    def loglike(self, F: Floats, D: Floats, B: Floats, prepare: Callable[[Task], None] = _as_they_are) -> float:
+    def loglike(self, F: Floats, D: Floats, B: Floats, prepare: Callable[[Task], None] = as_it_is) -> float:
         """The log-likelihood of all observations; ``prepare`` may fill a task's rows of F first."""
         whole = self._condition(F, D, B, prepare)
         quadratic = whole - float(sum(np.vdot(b, b) for b in self.sweep.b))
@@ -126,7 +126,7 @@ class Surface:
 
     def loglike_by_column(self, F: Floats, D: Floats, B: Floats) -> Floats:
         """The log-likelihood of every column."""
-        self._condition(F, D, B, _as_they_are)
+        self._condition(F, D, B, as_it_is)
         E = self._residuals(slice(None), B)
         quadratic = np.einsum("jn,jn,j->n", E, E, 1 / D)
         for b in self.sweep.b:

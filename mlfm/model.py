@@ -35,6 +35,7 @@ from mlfm.evidence import Evidence, IncompleteEvidence, evidence_of
 from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, UniquenessFloorWarning, warn_caller
 from mlfm.formula import Design, formula_of, long_inputs, wide_inputs
 from mlfm.hierarchy import Hierarchy
+from mlfm.inference.connected import unconnected
 from mlfm.inference.counts import Unidentified, unidentified
 from mlfm.parameters import (
     Layout,
@@ -110,7 +111,10 @@ class MultilevelFactorModel(LikelihoodModel):
     Warns
     -----
     IdentificationWarning
-        If a group's features are those of its parent, or too few for its rank.
+        If a group's features are those of its parent, too few for its rank, or in parts that are never observed
+        together.
+    DroppedObservationsWarning
+        If observations were left out, with ``missing="drop"``.
 
     Notes
     -----
@@ -119,7 +123,8 @@ class MultilevelFactorModel(LikelihoodModel):
 
     References
     ----------
-    Parshakova, Hastie and Boyd, *Fitting Multilevel Factor Models* (arXiv 2409.12067).
+    Parshakova, Hastie and Boyd, *Fitting Multilevel Factor Models* (arXiv 2409.12067). The effective number of weighted
+    observations: Kish (1965), *Survey Sampling*.
 
     Examples
     --------
@@ -177,6 +182,7 @@ class MultilevelFactorModel(LikelihoodModel):
         self.row_labels = index
         self.trend, self.covariates = trend, design.columns
         self.n_missing = int(np.isnan(values).sum()) if incomplete else 0
+        self.mean_alone = design.shape[1] == 1 and bool((design == 1).all(axis=None))
         self.design: Design | None = None
         self._formula: str | None = None
         self.uniqueness_floor = float(uniqueness_floor)
@@ -184,6 +190,8 @@ class MultilevelFactorModel(LikelihoodModel):
         self._evidence: Evidence = evidence_of(self._tree, self._data)
         self._layout = Layout(self.hierarchy.n_features, self._tree.n_factors, design.shape[1])
         self.unidentified: list[Unidentified] = list(unidentified(self.hierarchy, self._ranks))
+        if patterns is not None:
+            self.unidentified += unconnected(self.hierarchy, self._ranks, patterns)
         if self.unidentified:
             warn_caller(
                 f"{count(len(self.unidentified), 'group')} not identified: "
@@ -206,8 +214,9 @@ class MultilevelFactorModel(LikelihoodModel):
             ) from None
         except NothingLeft as error:
             raise ValueError(
-                f"endog: columns do not vary beyond the covariates: {listing(features[np.sort(error.columns)])} "
-                "(observations of weight zero do not count); drop them"
+                f"endog: columns do not vary beyond the covariates: {listing(features[np.sort(error.columns)])}, or "
+                "have no more values than there are covariates, the constant among them (observations of weight zero "
+                "do not count); drop these columns, or covariates"
             ) from None
 
     @property
@@ -250,7 +259,7 @@ class MultilevelFactorModel(LikelihoodModel):
     def param_names(self) -> list[str]:
         """Names of the parameters, in the order of the parameter vector."""
         columns = factor_columns(self.hierarchy, self._ranks)
-        return parameter_names(self.hierarchy.features, columns, self.covariates)
+        return parameter_names(self.hierarchy.features, columns, self.covariates, self.mean_alone)
 
     @property
     def start_params(self) -> Floats:
@@ -494,10 +503,14 @@ class MultilevelFactorModel(LikelihoodModel):
         ----------
         params : array
             As from :meth:`pack`.
-        exog : array, optional
-            Observations x covariates, the constant among them; by default those of the model.
+        exog : DataFrame or array, optional
+            Observations x covariates, the constant among them; by default those of the model. Columns of a DataFrame
+            are matched by name.
         """
         B = self._split(params)[0]
+        exog = as_pandas(exog)
+        if isinstance(exog, pd.DataFrame):
+            exog = exog.iloc[:, positions(exog.columns, self.covariates, "exog")]
         X = self.exog if exog is None else real_array(exog, "exog")
         if X.ndim != 2 or X.shape[1] != B.shape[1]:
             raise ValueError(f"exog: {B.shape[1]} columns are needed ({listing(self.covariates)}), not shape {X.shape}")
@@ -539,17 +552,24 @@ class MultilevelFactorModel(LikelihoodModel):
             the column on the left of ``~``. Group labels are columns too, constant within a feature; variables of the
             mean terms are constant within a unit. Pairs that are absent are missing values.
         weights, freq_weights : optional
-            As for the class, or the name of a column of ``data`` (long data: constant within a unit).
+            As for the class, or the name of a column of ``data`` (long data: constant within a unit). Arrays for long
+            data are in the order of the sorted units.
         missing, uniqueness_floor
             As for the class.
         eval_env : mapping, optional
             Where functions in the formula are looked up by name; by default what the caller sees.
+
+        Returns
+        -------
+        MultilevelFactorModel
 
         Raises
         ------
         ValueError
             If the formula cannot be read (with a caret under the place), a level or variable is unknown, groups are not
             nested as written, a level is given twice, long data are not what they should be, or the data do not fit.
+        TypeError
+            If arguments of wide and long data are mixed, or are of a wrong type.
 
         Examples
         --------

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from mlfm.alignment import positions
 from mlfm.arrays import real_array
-from mlfm.covariates import CONST, INTERCEPT
 from mlfm.hierarchy import Hierarchy
 from mlfm.ranks import factor_columns
 from mlfm.wording import listing
@@ -64,20 +63,18 @@ class Layout(NamedTuple):
         return coefficients, vector[first:last].reshape(self.n_features, self.n_factors), vector[last:]
 
 
-def parameter_names(features: pd.Index, columns: pd.MultiIndex, covariates: pd.Index) -> list[str]:
-    """Names of a flat vector's parameters, in the order of its :class:`Layout`."""
+def parameter_names(features: pd.Index, columns: pd.MultiIndex, covariates: pd.Index, mean_alone: bool) -> list[str]:
+    """Names of a flat vector's parameters, in the order of its :class:`Layout`.
+
+    Where a constant is the only covariate (``mean_alone``), its coefficients are means.
+    """
     every, factors = features.tolist(), columns.tolist()
-    if is_mean_alone(covariates):
+    if mean_alone:
         names = [f"mean[{feature}]" for feature in every]
     else:
         names = [f"coefficient[{feature}, {covariate}]" for feature in every for covariate in covariates]
     names += [f"loading[{feature}, {level}, {factor}]" for feature in every for level, factor in factors]
     return names + [f"uniqueness[{feature}]" for feature in every]
-
-
-def is_mean_alone(covariates: pd.Index) -> bool:
-    """Whether the covariates are a constant and nothing else, so that its coefficients are means."""
-    return len(covariates) == 1 and covariates[0] in (CONST, INTERCEPT)
 
 
 def coefficients_array(coefficients: Any, hierarchy: Hierarchy, covariates: pd.Index) -> Floats:

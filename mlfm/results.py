@@ -20,8 +20,8 @@ from mlfm.evidence import IncompleteEvidence
 from mlfm.hierarchy import UNIQUE
 from mlfm.inference.coefficients import (
     chosen_terms,
-    cross_products,
     full_covariance,
+    root,
     table,
     wald_complete,
     wald_full,
@@ -29,7 +29,7 @@ from mlfm.inference.coefficients import (
 )
 from mlfm.inference.counts import free_loadings
 from mlfm.inference.likelihood_ratio import LikelihoodRatio, likelihood_ratio, spans
-from mlfm.parameters import Parameters, is_mean_alone, parameter_names
+from mlfm.parameters import Parameters, parameter_names
 from mlfm.report.summary import summary as build_summary
 from mlfm.sweep import Workers
 from mlfm.wording import count, listing
@@ -95,8 +95,8 @@ class MultilevelFactorResults(LikelihoodModelResults):
         self.hierarchy, self.ranks = model.hierarchy, model.ranks
         self.nobs, self.effective_nobs, self.trend = model.nobs, model.effective_nobs, model.trend
         self.n_missing, self.missing_share = model.n_missing, model.n_missing / model._data.Y.size
-        self.formula, self.design = model.formula, model.design
-        self._cross_products = cross_products(model._data)
+        self.formula, self.design, self.mean_alone = model.formula, model.design, model.mean_alone
+        self._covariates_root = root(model._data)
         self.uniqueness_floor = model.uniqueness_floor
         self.unidentified = model.unidentified
         self.record, self.on_floor = record, on_floor
@@ -109,13 +109,15 @@ class MultilevelFactorResults(LikelihoodModelResults):
     def params(self) -> pd.Series:
         """All parameters, named: coefficients and loadings row by row, uniquenesses, in feature order."""
         parts = [part.to_numpy().ravel() for part in (self.coefficients, self.loadings, self.uniquenesses)]
-        names = parameter_names(self.hierarchy.features, self.loadings.columns, self.coefficients.columns)
+        names = parameter_names(
+            self.hierarchy.features, self.loadings.columns, self.coefficients.columns, self.mean_alone
+        )
         return pd.Series(np.concatenate(parts), index=names)
 
     @property
     def mean(self) -> pd.Series | None:
         """Feature means; None unless a constant is the only covariate."""
-        if not is_mean_alone(self.coefficients.columns):
+        if not self.mean_alone:
             return None
         return self.coefficients.iloc[:, 0].rename("mean")
 
@@ -251,9 +253,12 @@ class MultilevelFactorResults(LikelihoodModelResults):
 
     def cov_params(self, *arguments: Any, **options: Any) -> Any:
         """Not there yet, and so neither are standard errors, tests and intervals."""
-        raise NotImplementedError("standard errors and tests are not available in this version of mlfm")
+        raise NotImplementedError(
+            "standard errors and tests of loadings and uniquenesses are not available in this version of mlfm; for "
+            "those of coefficients see coefficients_bse, coefficients_table() and wald_test_terms()"
+        )
 
-    t_test = f_test = wald_test = t_test_pairwise = cov_params
+    t_test = f_test = wald_test = t_test_pairwise = conf_int = cov_params
 
     @property
     def bse(self) -> pd.Series:
@@ -303,10 +308,16 @@ class MultilevelFactorResults(LikelihoodModelResults):
         if isinstance(exog, pd.Series):
             exog = exog.to_frame("x1" if exog.name is None else exog.name)
         framed = isinstance(exog, pd.DataFrame)
-        ready = framed and set(names) <= set(exog.columns)
-        if self.design is not None and not ready:
+        if self.design is not None and self.design.rule is not None:
+            if not framed:
+                raise TypeError(
+                    f"exog: after a formula, a DataFrame of the variables of {self.design.text!r} is needed, not "
+                    f"{type(exog).__name__}"
+                )
             return self.design.of(exog)
-        constant = self.trend == "c" and not ready
+        if self.design is not None and not (framed and set(names) <= set(exog.columns)):
+            return self.design.of(exog)  # which says what it needs
+        constant = self.trend == "c"
         wanted = names[1:] if constant else names
         if framed:
             absent = wanted.difference(exog.columns, sort=False)
@@ -330,11 +341,18 @@ class MultilevelFactorResults(LikelihoodModelResults):
         """Standard errors of the coefficients: Var(vec B) = Sigma (x) (X'X)^-1, or with missing values the inverse of
         the expected information given what is observed. With importance weights they are those of so many effective
         observations.
+
+        Raises
+        ------
+        ValueError
+            With missing values, if there are more than 4000 coefficients, or if the results were loaded from a file and
+            the standard errors not worked out before they were saved.
         """
         if self.n_missing:
             errors = np.sqrt(np.einsum("ikik->ik", self._coefficients_covariance))
         else:
-            errors = np.sqrt(np.outer(self.covariance.diagonal(), np.diag(np.linalg.inv(self._cross_products))))
+            lengths = np.linalg.norm(np.linalg.inv(self._covariates_root), axis=1)
+            errors = np.outer(np.sqrt(self.covariance.diagonal()), lengths)
         return pd.DataFrame(errors, index=self.coefficients.index, columns=self.coefficients.columns)
 
     @cached_property
@@ -381,20 +399,23 @@ class MultilevelFactorResults(LikelihoodModelResults):
         Parameters
         ----------
         terms : mapping from names to lists of covariates, optional
-            By default each covariate is a term.
+            By default the terms of the formula, all columns of a category or a spline together; without a formula each
+            covariate is a term.
 
         Returns
         -------
         DataFrame
             ``chi2``, ``df`` and ``P>chi2`` by term.
         """
+        if terms is None and self.design is not None:
+            terms = self.design.terms
         values, statistics = self.coefficients.to_numpy(), {}
-        inverse: np.ndarray = np.linalg.inv(self._cross_products)
+        inverse: np.ndarray = np.linalg.inv(self._covariates_root)
         for name, own in chosen_terms(terms, self.coefficients.columns).items():
             if self.n_missing:
                 statistics[name] = wald_full(values[:, own], self._coefficients_covariance[:, own][:, :, :, own])
             else:
-                statistics[name] = wald_complete(values[:, own], self.covariance, inverse[np.ix_(own, own)])
+                statistics[name] = wald_complete(values[:, own], self.covariance, inverse[own])
         return wald_table(statistics)
 
     def compare_lr_test(self, restricted: MultilevelFactorResults) -> LikelihoodRatio:
@@ -515,6 +536,8 @@ class MultilevelFactorResults(LikelihoodModelResults):
     def remove_data(self) -> None:
         """Drop the model, and with it the data; loglike and further fits go with it."""
         self.model = None
+        if self.design is not None:
+            self.design = self.design.without_data()
 
     def __repr__(self) -> str:
         state = "converged" if self.converged else "NOT converged"

@@ -72,8 +72,10 @@ class Standardised:
                 rows = rows[:, patterns.rows]
                 gaps = np.isnan(rows)
                 counts = (~gaps) @ weights
-                if (counts <= 0).any():
-                    raise NothingLeft(order[own][counts <= 0])
+                # With as many coefficients as observations nothing is left but rounding.
+                few = (~gaps) @ (weights > 0).astype(np.float64) <= design.shape[1]
+                if few.any():
+                    raise NothingLeft(order[own][few])
                 rows[gaps] = 0
                 turned[own] = _solved(gaps, Q, rows @ (Q * roots[:, None]), order[own])
                 rows -= turned[own] @ basis

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mlfm.alignment import rows_of
-from mlfm.arrays import as_pandas, real_array
+from mlfm.arrays import as_pandas, is_real, real_array
 from mlfm.wording import count, listing
 
 Floats = NDArray[np.float64]
@@ -96,7 +96,7 @@ def importances(weights: Any, index: pd.Index, labelled: bool, name: str = "weig
     if isinstance(weights, pd.DataFrame):
         raise TypeError(f"{name}: one number a row is needed, not a DataFrame; choose a column of it")
     if isinstance(weights, pd.Series):
-        if not pd.api.types.is_numeric_dtype(weights.dtype) or pd.api.types.is_complex_dtype(weights.dtype):
+        if not is_real(weights.dtype):
             raise TypeError(f"{name}: real numbers are needed, not {weights.dtype}")
         rows = rows_of(weights.index, index, name, labelled)
         weights = weights.iloc[rows].to_numpy(dtype=np.float64, na_value=np.nan)

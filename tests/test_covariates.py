@@ -456,7 +456,7 @@ DUMMIES = pd.get_dummies(pd.Series(["calm", "wild", "odd"] * 20, index=DAYS))
         (X.assign(three=3.0), "exog: columns are collinear: 'const', 'three'; drop one"),
         (X.assign(none=0.0), "exog: columns are zero everywhere: 'none'; drop them"),
         (X.assign(const=1.0), "exog: there is a column 'const' already; leave it out, or use trend='n'"),
-        (np.ones((60, 61)), r"exog: 62 columns \(the constant included\) for 60 observations"),
+        (np.ones((60, 61)), "exog: 62 columns, the constant among them, for 60 observations"),
     ],
     ids=["dummies", "dummies and more", "again", "double", "sum", "constant", "zero", "const", "too many"],
 )
@@ -476,7 +476,6 @@ def test_dummies_are_fine_without_a_constant():
 def test_covariates_that_leave_nothing_over():
     for endog, exog, names in [
         (Y, X.assign(x4=Y["x4"]), "'x4'"),
-        (Y[:12], np.random.default_rng(0).standard_normal((12, 11)), "'x0', 'x1', .* and 7 more"),
     ]:
         with pytest.raises(ValueError, match=f"endog: columns do not vary beyond the covariates: {names}"):
             model(endog, exog)
@@ -485,7 +484,7 @@ def test_covariates_that_leave_nothing_over():
 def test_covariates_that_a_feature_has_too_few_values_for():
     few = Y.copy()
     few.iloc[2:, 5] = np.nan
-    with pytest.raises(ValueError, match=r"exog: columns .* are collinear in the observations of 'x5'"):
+    with pytest.raises(ValueError, match=r"endog: columns do not vary beyond .* 'x5', or have no more values than"):
         model(few)
 
 
@@ -550,3 +549,18 @@ class TestParameters:
             step[k] = 1e-5
             slope = (made.loglike(params + step) - made.loglike(params - step)) / 2e-5
             assert score[k] == pytest.approx(slope, rel=1e-5, abs=1e-4)
+
+
+def test_the_models_own_predictions_match_columns_by_name():
+    made = model()
+    params = made.start_params
+    design = sm.add_constant(X)
+    np.testing.assert_allclose(made.predict(params, design[design.columns[::-1]]), made.predict(params))
+    with pytest.raises(ValueError, match=r"exog: labels do not match .* missing: 'const'"):
+        made.predict(params, X)
+
+
+def test_a_covariate_called_const_that_is_none_is_no_mean():
+    made = model(exog=X[["size"]].rename(columns={"size": "const"}), trend="n")
+    assert made.param_names[0] == "coefficient[x0, const]"
+    assert made.fit(tol=1).mean is None

@@ -309,7 +309,7 @@ class TestPrediction:
             results.predict(pd.DataFrame({"market": [1.0], "regime": ["mad"]}))
         with pytest.raises(ValueError, match="exog: 'market' has 1 missing value"):
             results.predict(pd.DataFrame({"market": [np.nan], "regime": ["calm"]}))
-        with pytest.raises(TypeError, match="data: a DataFrame"):
+        with pytest.raises(TypeError, match="exog: after a formula, a DataFrame"):
             results.predict([[1.0, 2.0]])
 
     def test_long_data_are_predicted_from_units(self):
@@ -488,7 +488,13 @@ ENDOG, UNIT = {"endog": Y, "hierarchy": GROUPS}, {"unit": "date", "feature": "ti
         (f"ret ~ {LATENT}", LONG, {"unit": "date"}, TypeError, "long data need all of data=, unit= and feature="),
         (f"ret ~ {LATENT}", LONG, {"feature": "ticker"}, TypeError, "long data need all of data=, unit= and feature="),
         (f"ret ~ {LATENT}", None, UNIT, TypeError, "long data need all of data=, unit= and feature="),
-        (f"ret ~ {LATENT}", LONG, {}, ValueError, "for long data, .* say unit= and feature="),
+        (
+            f"ret ~ {LATENT}",
+            LONG,
+            {},
+            TypeError,
+            "for long data, with values 'ret', name .* unit=",
+        ),
         (f"ret ~ {LATENT}", X, ENDOG, ValueError, "with endog= the left-hand side is empty"),
         (f"~ {LATENT}", X, {}, TypeError, "endog is missing: give the features"),
         (f"~ {LATENT}", LONG, UNIT, ValueError, "name the column of values on the left of ~"),
@@ -556,3 +562,45 @@ def test_terms_of_categories_are_tested_together():
 def test_the_class_and_the_formula_can_be_compared():
     full, less = wide(f"~ market + {LATENT}").fit(), plain().fit()
     assert full.compare_lr_test(less).df_diff == 12
+
+
+@pytest.mark.usefixtures("engine")
+class TestTerms:
+    def test_columns_of_a_term_are_tested_together(self):
+        results = wide(f"~ market + C(regime) + {LATENT}").fit(tol=1e-6)
+        tests = results.wald_test_terms()
+        assert tests["df"].to_dict() == {"Intercept": 12, "market": 12, "C(regime)": 24}
+        columns = [name for name in results.coefficients if "regime" in name]
+        alone = results.wald_test_terms({"regime": columns})
+        assert tests["chi2"]["C(regime)"] == pytest.approx(alone["chi2"]["regime"], rel=1e-10)
+
+    def test_a_term_without_columns_is_refused(self):
+        with pytest.raises(ValueError, match=r"formula: terms make no column: 'C.regime.'"):
+            wide(f"~ C(regime) + {LATENT}", X.assign(regime="calm"))
+
+    def test_categories_that_do_not_occur_have_no_coefficients(self):
+        data = X.assign(regime=pd.Categorical(X["regime"], categories=["calm", "odd", "wild", "never"]))
+        assert not [name for name in wide(f"~ regime + {LATENT}", data).exog_names if "never" in name]
+
+    def test_data_that_were_forgotten(self):
+        with pytest.raises(ValueError, match=r"'market', in 'market', is neither .* give a DataFrame .* data="):
+            wide(f"~ market + {LATENT}", None)
+
+    def test_removing_data_removes_the_design(self):
+        results = wide(f"~ market + {LATENT}").fit(tol=1)
+        results.remove_data()
+        assert len(results.design.matrix) == 0
+        assert results.design.rule is None
+
+
+def test_long_data_with_labels_in_the_index():
+    with pytest.raises(ValueError, match=r"unit: 'date' is in the index of data; data.reset_index\(\)"):
+        long(f"ret ~ {LATENT}", LONG.set_index("date"))
+    with pytest.raises(TypeError, match="unit: the name of one column is needed"):
+        long(f"ret ~ {LATENT}", unit=["date"])
+
+
+def test_comments_are_refused_where_they_stand():
+    with pytest.raises(ValueError, match="comments are not read in a formula") as caught:
+        wide(f"~ {LATENT} # mine")
+    assert str(caught.value).splitlines()[-1].strip() == "^"

@@ -907,7 +907,7 @@ def test_a_column_of_one_value_is_named():
 
 def test_a_column_with_too_few_values_for_the_covariates_is_named():
     exog = np.random.default_rng(1).standard_normal((12, 2))
-    refused(struck(FRAME.index[2:], ["d"]), "collinear in the observations of 'd'", exog)
+    refused(struck(FRAME.index[2:], ["d"]), "'d', or have no more values than there are covariates", exog)
     refused(struck(FRAME.index[3:], ["d"]), "do not vary beyond the covariates: 'd'", exog)
 
 
@@ -989,3 +989,42 @@ def test_a_model_with_missing_values_can_be_stored_with_its_data(tmp_path, reach
     assert isinstance(loaded.model._evidence, IncompleteEvidence)
     assert loaded.model.loglike(loaded.params) == results.model.loglike(results.params)
     pd.testing.assert_frame_equal(loaded.impute().values, results.impute().values)
+
+
+def test_parts_that_are_never_observed_together_are_named():
+    rng = np.random.default_rng(0)
+    Y = pd.DataFrame(rng.standard_normal((40, 8)), columns=list("abcdefgh"))
+    groups = pd.DataFrame({"g": list("ppppqqqq")}, index=Y.columns)
+    Y.loc[:19, list("abef")] = np.nan
+    Y.loc[20:, list("cdgh")] = np.nan
+    with pytest.warns(mlfm.IdentificationWarning, match="'a' and 'c' are never observed together") as caught:
+        model = MultilevelFactorModel(Y, hierarchy=groups, ranks=[1, 1])
+    assert "3 groups not identified" in str(caught[0].message)
+    assert [entry.level for entry in model.unidentified] == ["global", "g", "g"]
+    # The sign is free, as the warning says.
+    F, D = rng.standard_normal((8, 2)), np.ones(8)
+    other = F * np.array([1, 1, -1, -1, 1, 1, -1, -1])[:, None]
+    assert model.loglike(model.pack(other, D)) == pytest.approx(model.loglike(model.pack(F, D)), abs=1e-10)
+    # A chain through one feature connects; and so do other groups for the global factor, but not for a group's own.
+    Y.loc[30:, "c"] = 1.0 + rng.standard_normal(10)
+    with pytest.warns(mlfm.IdentificationWarning, match="1 group not identified: g 'q' .'e' and 'g'"):
+        MultilevelFactorModel(Y, hierarchy=groups, ranks=[1, 1])
+
+
+def test_too_few_values_for_the_covariates_leave_nothing():
+    Y = pd.DataFrame(np.random.default_rng(0).standard_normal((40, 6)), columns=list("abcdef"))
+    Y.iloc[2:, 0] = np.nan
+    for shift in (0, 1000):
+        with pytest.raises(ValueError, match="do not vary beyond the covariates: 'a'"):
+            MultilevelFactorModel(Y + shift, np.arange(40.0), ranks=[1])
+
+
+def test_standard_errors_of_badly_scaled_covariates():
+    """A trend far from zero: the same errors as near it, with missing values and without."""
+    rng = np.random.default_rng(0)
+    Y = pd.DataFrame(rng.standard_normal((200, 6)) + rng.standard_normal((200, 1)))
+    t = np.arange(200.0)
+    for data in (Y, Y.mask(rng.random(Y.shape) < 0.1)):
+        near, far = (MultilevelFactorModel(data, t + shift, ranks=[1]).fit(tol=1e-8) for shift in (0, 3e8))
+        np.testing.assert_allclose(far.coefficients_bse["x1"], near.coefficients_bse["x1"], rtol=1e-5)
+        np.testing.assert_allclose(far.wald_test_terms()["chi2"]["x1"], near.wald_test_terms()["chi2"]["x1"], rtol=1e-4)

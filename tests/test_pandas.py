@@ -185,9 +185,12 @@ class TestRowsThatDiffer:
         [
             (lambda table: table.iloc[2:], "not in endog: none; in endog and not in .*: .*2024-01-01.*2024-01-02"),
             (lambda table: table.shift(1, freq="D"), "not in endog: .*2024-03-01.*; in endog .*: .*2024-01-01"),
-            (lambda table: table.reset_index(drop=True), "not in endog: 0, 1, 2, 3, 4 and 55 more; in endog"),
-            (lambda table: table.tz_localize("UTC"), "not in endog: .*UTC.* and 55 more"),
-            (lambda table: table.to_period("D"), "not in endog: Period.* and 55 more"),
+            (
+                lambda table: table.reset_index(drop=True),
+                "int64 labels: 0, 1 and 58 more; endog .*2024-01-01",
+            ),
+            (lambda table: table.tz_localize("UTC"), "UTC. labels: .* and 58 more; endog has"),
+            (lambda table: table.to_period("D"), "period.D. labels: Period.* and 58 more; endog has"),
             (lambda table: table.set_axis(list(range(30)) * 2), "labels of .* occur more than once: 0, 1, 2, 3, 4 and"),
         ],
         ids=["fewer", "shifted", "numbered", "time zone", "periods", "repeated"],

@@ -236,7 +236,11 @@ def weighted(value, dtype=float):
         (weighted(np.inf).to_numpy(), ValueError, "1 weight missing or infinite, at rows .*2024-01-04"),
         (weighted(pd.NA, "Int64"), ValueError, "1 weight missing or infinite, at rows .*2024-01-04"),
         (weighted(1)[1:], ValueError, "its index differs from that of endog; .* and not in .*: .*2024-01-01"),
-        (weighted(1).reset_index(drop=True), ValueError, "its index differs from that of endog; .*: 0, 1, 2, 3, 4"),
+        (
+            weighted(1).reset_index(drop=True),
+            ValueError,
+            "its index differs .* int64 labels: 0, 1 and 58 more; endog has",
+        ),
         (weighted(1).to_frame("w"), TypeError, "one number a row is needed, not a DataFrame; choose a column"),
         (weighted(1).astype(str), TypeError, "real numbers are needed, not str"),
         (weighted(1).astype(complex), TypeError, "real numbers are needed, not complex128"),
@@ -261,7 +265,7 @@ def test_a_feature_that_only_varies_where_the_weight_is_zero():
     still = Y.copy()
     still.loc[TIMES > 0, "x4"] = 1.0
     with pytest.raises(
-        ValueError, match=r"do not vary beyond the covariates: 'x4' .observations of weight zero do not"
+        ValueError, match=r"do not vary beyond the covariates: 'x4', .*observations of weight zero do not"
     ):
         model(still, freq_weights=TIMES)
 

@@ -17,6 +17,7 @@ from mlfm._kernels.scoring import slopes
 from mlfm.estimation.memory import Direction, Memory
 from mlfm.estimation.metric import Aside, Metric, uniqueness_variances
 from mlfm.estimation.problem import Point, Problem, Scaled
+from mlfm.incomplete import as_it_is
 from mlfm.likelihood import loglike_of
 from mlfm.sweep import Moments, Posterior, RecordingSweep, Task, Workers
 
@@ -239,7 +240,3 @@ class CompleteClimber(Climber):
             self.memory.keep(0)
             self._look_around(None)
         return gain
-
-
-def as_it_is(task: Task) -> None:
-    pass

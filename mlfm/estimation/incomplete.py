@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from mlfm._kernels.blocks import leaf_moments, project, rotate
 from mlfm._kernels.em import px_em_update
-from mlfm.estimation.climber import MEANINGLESS, Climber, as_it_is
+from mlfm.estimation.climber import MEANINGLESS, Climber
 from mlfm.estimation.metric import Metric, uniqueness_variances
 from mlfm.estimation.problem import Point, Problem, Scaled
-from mlfm.incomplete import Incomplete, Surface
+from mlfm.incomplete import Incomplete, Surface, as_it_is
 from mlfm.linear import gather, scatter
 from mlfm.standardised import Standardised
 from mlfm.sweep import Moments, Posterior, RecordingSweep, Task, Totals, Tree, Workers, task_width
@@ -58,7 +58,7 @@ class IncompleteProblem(Scaled):
         """The share of the observations in which each feature is observed."""
         return self.data.observed / self.nobs
 
-    @cached_property
+    @property
     def stand_in(self) -> Problem:
         """Complete data to take a start from: missing values at their mean, features scaled back to variance 1."""
         Y = self.data.Y / np.sqrt(self.shares)[:, None]
@@ -181,7 +181,10 @@ class IncompleteClimber(Climber):
         x = self.x.copy()
         x[len(self.F) :] += B.ravel()
         self.trial[:] = self.F
-        llf = self._loglike(self.trial, x, as_it_is)
+        try:
+            llf = self._loglike(self.trial, x, as_it_is)
+        except FloatingPointError:
+            return
         if llf >= self.llf:
             self._go_to(llf, x)
 

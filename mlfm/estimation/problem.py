@@ -76,10 +76,6 @@ class Problem(Scaled):
         """Complete data to take a start from: these."""
         return self
 
-    def split(self, x: Floats) -> tuple[Floats, Floats]:
-        """Uniquenesses and coefficients, of which there are none."""
-        return x, np.empty((len(x), 0))
-
     def with_coefficients(self, F: Floats, D: Floats) -> Point:
         """A point as it is."""
         return F, D

@@ -16,6 +16,7 @@ import statsmodels.formula
 from numpy.typing import NDArray
 from statsmodels.formula._manager import FormulaManager
 
+from mlfm.arrays import as_pandas
 from mlfm.covariates import INTERCEPT
 from mlfm.wording import count, listing
 
@@ -66,7 +67,7 @@ def mentioned(text: str, columns: Iterable[Hashable]) -> list[str]:
 
 def as_frame(data: Any) -> pd.DataFrame:
     """The data as a pandas DataFrame: itself, or what its own ``to_pandas()`` (Polars, Arrow) makes of it."""
-    frame = data.to_pandas() if hasattr(data, "to_pandas") else data
+    frame = as_pandas(data)
     if not isinstance(frame, pd.DataFrame):
         raise TypeError(
             f"data: a DataFrame (pandas, Polars or Arrow) is needed, not {type(data).__name__}; "
@@ -107,19 +108,23 @@ class Design:
         The name of the intercept column, if there is one.
     canonical : str
         The mean terms, one by one, the intercept (or a 0 where there is none) in front.
+    terms : dict
+        The columns of each term.
     """
 
     text: str
     matrix: pd.DataFrame
     intercept: str | None
     canonical: str
+    terms: dict[str, list[str]]
     rule: Rule | None = field(repr=False)
 
     def of(self, data: Any) -> pd.DataFrame:
         """The design matrix of new data, with the knots, means and categories of the data it was first made of."""
         if self.rule is None:
             raise ValueError(
-                "exog: results loaded from a file cannot work out the mean terms of new data; give the columns of "
+                "exog: results without data, as those loaded from a file cannot work out the mean terms of new data; "
+                "give the columns of "
                 f"the design matrix themselves: {listing(self.matrix.columns, most=20)}"
             )
         frame = as_frame(data)
@@ -144,11 +149,14 @@ class Design:
     def __deepcopy__(self, memo: dict[int, Any]) -> Design:
         return self  # frozen, and a copy of what the engine learnt would not work
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Neither rows of the data nor the engine's own objects, which patsy does not let be pickled, go to a file."""
+    def without_data(self) -> Design:
+        """The names alone: neither rows of the data nor the engine's own objects, which cannot all be pickled."""
         columns = self.matrix.columns
         rowless = pd.DataFrame(np.empty((0, len(columns))), columns=columns)
-        return vars(replace(self, matrix=rowless, rule=None))
+        return replace(self, matrix=rowless, rule=None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self.without_data())
 
 
 def design(text: str, data: Any, env: Mapping[str, Any]) -> Design:
@@ -164,18 +172,33 @@ def design(text: str, data: Any, env: Mapping[str, Any]) -> Design:
     formula = f"~ {_without_backticks(text.strip())}"
     _read(manager, formula, text)
     used = _used(frame, mentioned(text, frame.columns))
+    for name in used.select_dtypes("category"):
+        used[name] = used[name].cat.remove_unused_categories()  # without observations they have no coefficients
     known = _namespace(text, env, used)
     with _no_warnings():
         try:
             matrix = _evaluated(manager, formula, used, known)
         except Exception as error:
+            if INTERCEPT in used:
+                raise ValueError(
+                    f"formula: a column called {INTERCEPT!r} cannot stand beside the intercept; rename it"
+                ) from error
             raise _refusal(error, manager.engine, text, frame.columns) from error
     spec = manager.spec
     checked = _checked(matrix, manager.get_column_names(spec), frame.index)
     intercept = INTERCEPT if manager.has_intercept(spec) else None
-    terms = [name for name in manager.get_term_names(spec) if name not in (INTERCEPT, "1")]
-    canonical = " + ".join(["0" if intercept is None else "1", *terms])
-    return Design(text, checked, intercept, canonical, Rule(manager.engine, spec, known, dict(used.dtypes)))
+    slices = manager.get_term_name_slices(spec)
+    terms = {str(name): list(checked.columns[own]) for name, own in slices.items()}
+    empty = [name for name, columns in terms.items() if not columns]
+    if empty:
+        raise ValueError(
+            f"formula: terms make no column: {listing(empty)}; a variable with a single category says nothing: leave "
+            "it out"
+        )
+    canonical = " + ".join(
+        ["0" if intercept is None else "1", *(name for name in terms if name not in (INTERCEPT, "1"))]
+    )
+    return Design(text, checked, intercept, canonical, terms, Rule(manager.engine, spec, known, dict(used.dtypes)))
 
 
 def response(text: str, data: Any, env: Mapping[str, Any]) -> pd.Series:
@@ -378,10 +401,13 @@ def _refusal(error: Exception, engine: str, text: str, columns: pd.Index) -> Val
     if unknown is not None:
         return ValueError(
             f"formula: {unknown!r}, in {text!r}, is neither a column nor a name known here; "
-            f"columns: {listing(columns, most=20)}"
+            f"columns: {listing(columns, most=20) or 'none; give a DataFrame of the variables as data='}"
         )
     cannot = "read" if isinstance(error, SyntaxError) else "work out"  # patsy leaves each term to Python
-    return ValueError(f"formula: {engine} cannot {cannot} {text!r}: {_message(error)}")
+    words = _message(error)
+    if "missing" in words or "null" in words:
+        words += "; where a term makes missing values, as lags do, make it a column and leave its first rows out"
+    return ValueError(f"formula: {engine} cannot {cannot} {text!r}: {words}")
 
 
 def _unknown_name(error: Exception, text: str) -> str | None:

@@ -47,6 +47,11 @@ class Inputs(NamedTuple):
 def wide_inputs(text: str, data: Any, endog: Any, hierarchy: Any, env: Env) -> Inputs:
     """From covariates (observations x variables) and endog (observations x features)."""
     formula = parse(text)
+    if formula.response is not None and endog is None:
+        raise TypeError(
+            f"for long data, with values {formula.response!r}, name the columns of observations and features: "
+            "unit= and feature="
+        )
     if formula.response is not None:
         raise mistake(
             text,
@@ -73,6 +78,11 @@ def long_inputs(text: str, data: Any, unit: Hashable, feature: Hashable, env: En
             text, (0, text.index("~") + 1), "name the column of values on the left of ~, as in 'value ~ 1 + ..'"
         )
     frame = as_frame(data)
+    for name, column in (("unit", unit), ("feature", feature)):
+        if not isinstance(column, Hashable):
+            raise TypeError(f"{name}: the name of one column is needed, not {column!r}")
+        if column not in frame.columns and column in frame.index.names:
+            raise ValueError(f"{name}: {column!r} is in the index of data; data.reset_index() makes it a column")
     groups = _group_columns(formula, frame)
     wide = widen(response(formula.response, frame, env), frame, unit, feature, groups)
     refuse_varying(formula.mean, wide, frame, unit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -184,6 +185,8 @@ def _flat_pieces(text: str) -> Iterator[_Piece]:
         if text[start].isspace():
             start += 1
             continue
+        if text[start] == "#":
+            raise mistake(text, (start, start + 1), "comments are not read in a formula; leave them out")
         kind, stop = _next_piece(text, start)
         yield _Piece(kind, text[start:stop], start, stop)
         start = stop
@@ -456,10 +459,14 @@ def _ranks(text: str, pieces: Sequence[_Piece], levels: Sequence[tuple[tuple[str
 
 
 def _whole(text: str, pieces: Sequence[_Piece], around: Place) -> int:
-    if len(pieces) == 1 and pieces[0].kind == "number" and pieces[0].text.isdecimal():
-        return int(pieces[0].text)
     place = _extent(pieces) if pieces else around
-    raise mistake(text, place, f"the number of factors is a whole number, 0 or more, not {text[slice(*place)]}")
+    try:
+        number = ast.literal_eval(text[slice(*place)].strip()) if pieces else None
+    except (SyntaxError, ValueError):
+        number = None
+    if type(number) is not int or number < 0:
+        raise mistake(text, place, f"the number of factors is a whole number, 0 or more, not {text[slice(*place)]}")
+    return number
 
 
 def _refuse_twice(text: str, latent: Sequence[LatentTerm]) -> None:

@@ -27,9 +27,9 @@ MOST = 4000  # coefficients whose covariance is worked out in full, where values
 TOGETHER = 64  # patterns whose products are made at once
 
 
-def cross_products(data: Standardised) -> Floats:
-    """X'X, observations weighted."""
-    return (data.design * data.weights[:, None]).T @ data.design
+def root(data: Standardised) -> Floats:
+    """R with R'R = X'X, observations weighted; of X itself, as X'X would lose half of the digits."""
+    return np.asarray(np.linalg.qr(data.design * np.sqrt(data.weights)[:, None], mode="r"), dtype=np.float64)
 
 
 def full_covariance(tree: Tree, F: Floats, D: Floats, data: Standardised, patterns: Patterns) -> Floats:
@@ -43,18 +43,23 @@ def full_covariance(tree: Tree, F: Floats, D: Floats, data: Standardised, patter
             f"standard errors with missing values need a matrix of all {n * q} coefficients, and are worked out for "
             f"at most {MOST}; fit with missing='drop', or fewer features"
         )
-    information = _information(tree, F, D, data, patterns).reshape(n * q, n * q)
+    if q == 0:
+        return np.empty((n, 0, n, 0))
+    # In an orthonormal basis of the covariates, whatever their scales.
+    back = np.linalg.inv(root(data))
+    information = _information(tree, F, D, data.design @ back, data.weights, patterns).reshape(n * q, n * q)
     inverse = np.asarray(linalg.cho_solve(linalg.cho_factor(information, lower=True), np.eye(n * q)), dtype=np.float64)
     place = np.argsort(data.order)
-    return inverse.reshape(n, q, n, q)[place][:, :, place]
+    turned = np.einsum("km,imjn,ln->ikjl", back, inverse.reshape(n, q, n, q), back, optimize=True)
+    return np.asarray(turned[place][:, :, place], dtype=np.float64)
 
 
-def _information(tree: Tree, F: Floats, D: Floats, data: Standardised, patterns: Patterns) -> Floats:
+def _information(tree: Tree, F: Floats, D: Floats, design: Floats, weights: Floats, patterns: Patterns) -> Floats:
     """The sum over observations of (Sigma_oo)^-1 (x) x x', as features x covariates x features x covariates.
 
     By pattern (Sigma_oo)^-1 = D^-1 - H H', H with as many columns as a feature has factors (PHB, section 4).
     """
-    n, q = data.coefficients.shape
+    n, q = len(F), design.shape[1]
     out, unique = np.zeros((n * q, n * q)), np.zeros((n, q, q))
     with Workers() as workers:
         for first in range(0, len(patterns), TOGETHER):
@@ -62,7 +67,7 @@ def _information(tree: Tree, F: Floats, D: Floats, data: Standardised, patterns:
             H, roots = np.empty((len(some), *F.shape)), np.empty((len(some), q, q))
             for place, s in enumerate(some):
                 own = slice(patterns.starts[s], patterns.starts[s + 1])
-                X = data.design[own] * np.sqrt(data.weights[own])[:, None]
+                X = design[own] * np.sqrt(weights[own])[:, None]
                 seen = np.ones(n)
                 seen[patterns.missing_by(s)] = 0
                 known, _ = eliminate(tree, F * seen[:, None], D, workers)
@@ -125,10 +130,13 @@ def wald_table(statistics: Mapping[Hashable, tuple[float, int]]) -> pd.DataFrame
     return frame.astype({"df": int})
 
 
-def wald_complete(B: Floats, covariance: MultilevelCovariance, inverse: Floats) -> tuple[float, int]:
-    """tr(V^-1 B' Sigma^-1 B) for B (features x some covariates), whose rows have covariance Sigma (x) V."""
-    product = B.T @ np.asarray(covariance.solve(B))
-    return float(np.trace(np.linalg.solve(inverse, product))), B.size
+def wald_complete(B: Floats, covariance: MultilevelCovariance, rows: Floats) -> tuple[float, int]:
+    """tr(V^-1 B' Sigma^-1 B), V = rows rows', for B (features x some covariates) whose rows have covariance
+    Sigma (x) V.
+    """
+    R = np.linalg.qr(rows.T, mode="r")  # V = R'R
+    turned = linalg.solve_triangular(R, B.T, trans="T").T
+    return float(np.vdot(turned, np.asarray(covariance.solve(turned)))), B.size
 
 
 def wald_full(B: Floats, covariance: Floats) -> tuple[float, int]:

@@ -14,7 +14,6 @@ from statsmodels.iolib.tableformatting import fmt_params
 
 from mlfm.hierarchy import GLOBAL
 from mlfm.inference.counts import free_loadings
-from mlfm.parameters import is_mean_alone
 from mlfm.wording import count, listing
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def summary(results: MultilevelFactorResults) -> Summary:
     out = Summary()
     _add_header(out, results)
     out.tables.append(_levels(results))
-    if not is_mean_alone(results.coefficients.columns) and results.coefficients.size:
+    if not results.mean_alone and results.coefficients.size:
         out.tables.append(_covariates(results))
     if results.loadings.shape[1]:
         out.tables.append(_largest_loadings(results))
@@ -88,8 +87,9 @@ def _covariates(results: MultilevelFactorResults) -> SimpleTable:
     values = results.coefficients.to_numpy()
     rows = [[f"{own.mean():.4g}", f"{own.min():.4g}", f"{own.max():.4g}"] for own in values.T]
     headers, widths = ["mean", "smallest", "largest"], [9, 9, 9]
-    if not results.n_missing:
-        tests = results.wald_test_terms()
+    if tests_at_hand(results):
+        each = {name: [name] for name in results.coefficients.columns}
+        tests = results.wald_test_terms(each)
         for row, chi2, df, p in zip(rows, tests["chi2"], tests["df"], tests["P>chi2"], strict=True):
             row += [f"{chi2:.2f}", f"{df}", f"{p:.3f}"]
         headers, widths = [*headers, "chi2", "df", "P>chi2"], [*widths, 10, 4, 6]
@@ -97,6 +97,11 @@ def _covariates(results: MultilevelFactorResults) -> SimpleTable:
     widths = [max(map(len, stubs)), *widths]
     widths[1] += WIDTH - len(_table(rows, headers, stubs, colwidths=widths).as_text().splitlines()[0])
     return _table(rows, headers, stubs, colwidths=widths)
+
+
+def tests_at_hand(results: MultilevelFactorResults) -> bool:
+    """Whether tests of covariates take no time: with missing values they need a matrix of all coefficients."""
+    return not results.n_missing or "_coefficients_covariance" in vars(results)
 
 
 def _table(rows: list[list[str]], headers: list[str], stubs: list[str], **format_: object) -> SimpleTable:
@@ -178,6 +183,8 @@ def _notes(results: MultilevelFactorResults) -> Iterator[str]:
     )
     if not results.converged:
         yield f"The fit did NOT converge: {results.record.reason}."
+    if not results.mean_alone and results.coefficients.size and not tests_at_hand(results):
+        yield "Tests of covariates, which take a while with missing values: wald_test_terms()."
     if len(results.on_floor):
         floor = f"{results.uniqueness_floor:g} of the variance"
         yield (

@@ -44,11 +44,12 @@ class IncompleteSweep(Route):
 
     def logdet_by_column(self) -> Floats:
         """log det(I + ...) of all nodes for each column."""
-        total = np.zeros(self.columns)
+        # Runs of a node cover all columns: sums of the changes from one to the next.
+        changes = np.zeros(self.columns + 1)
         for known, level in zip(self.logdets, self.variants.levels, strict=True):
-            for (start, stop), variant in zip(level.bounds.reshape(-1, 2), level.variant, strict=True):
-                total[start:stop] += known[variant]
-        return total
+            changes += np.bincount(level.bounds[::2], known[level.variant], minlength=len(changes))
+            changes -= np.bincount(level.bounds[1::2], known[level.variant], minlength=len(changes))
+        return np.cumsum(changes)[:-1]
 
     def eliminate(self, fill: FillVariants, workers: Workers) -> None:
         """From C of the leaf groups' variants to R, A and the log-determinant of all variants."""
