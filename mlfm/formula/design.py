@@ -188,7 +188,7 @@ def design(text: str, data: Any, env: Mapping[str, Any]) -> Design:
     checked = _checked(matrix, manager.get_column_names(spec), frame.index)
     intercept = INTERCEPT if manager.has_intercept(spec) else None
     slices = manager.get_term_name_slices(spec)
-    terms = {str(name): list(checked.columns[own]) for name, own in slices.items()}
+    terms = {INTERCEPT if name == "1" else str(name): list(checked.columns[own]) for name, own in slices.items()}
     empty = [name for name, columns in terms.items() if not columns]
     if empty:
         raise ValueError(
