@@ -78,13 +78,17 @@ def _summed_up(data: Standardised, patterns: Patterns) -> tuple[Reals, Floats, I
         return data.weighted(), data.design * roots[:, None], starts
     new = np.concatenate([[0], np.cumsum(sizes)])
     Y, X = np.zeros((n, new[-1])), np.empty((new[-1], q))
-    for s in range(len(patterns)):
-        given, own = slice(starts[s], starts[s + 1]), slice(new[s], new[s + 1])
+    shorter = sizes < np.diff(starts)
+    as_they_are = np.flatnonzero(~shorter)
+    whole = np.array([0, len(as_they_are)])
+    given, own = spread(starts, whole, as_they_are)[1], spread(new, whole, as_they_are)[1]
+    X[own], Y[:, own] = data.design[given] * roots[given, None], data.Y[:, given] * roots[given]
+    for s in np.flatnonzero(shorter).tolist():
+        rows_given, rows_own = slice(starts[s], starts[s + 1]), slice(new[s], new[s + 1])
         seen = np.delete(np.arange(n), patterns.missing_by(s))
-        rows = np.concatenate([data.design[given], data.Y[seen, given].T], axis=1) * roots[given, None]
-        if len(rows) > sizes[s]:
-            rows = triangle(rows)
-        X[own], Y[seen, own] = rows[:, :q], rows[:, q:].T
+        rows = np.concatenate([data.design[rows_given], data.Y[seen, rows_given].T], axis=1)
+        rows = triangle(rows * roots[rows_given, None])
+        X[rows_own], Y[seen, rows_own] = rows[:, :q], rows[:, q:].T
     return Y, X, new
 
 

@@ -132,6 +132,20 @@ def fill_gaps(
             squares[j] = total
 
 
+cdef inline Py_ssize_t lower_bound(
+    const Py_ssize_t[::1] sorted_values, Py_ssize_t first, Py_ssize_t last, Py_ssize_t value,
+) noexcept nogil:
+    """Where the values that are no smaller begin, between first and last."""
+    cdef Py_ssize_t middle
+    while first < last:
+        middle = (first + last) // 2
+        if sorted_values[middle] < value:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
 def sum_of_products(
     const double[:, ::1] F,             # IN     n x r
     Py_ssize_t start,                   # IN     the number of its first feature
@@ -147,9 +161,9 @@ def sum_of_products(
         return
     with nogil:
         for v in range(S.shape[0]):
-            for e in range(first[v], first[v + 1]):
+            e = lower_bound(missing, first[v], first[v + 1], start)
+            while e < first[v + 1] and missing[e] < start + F.shape[0]:  # others are of other pieces of the leaf group
                 j = missing[e] - start
-                if j < 0 or j >= F.shape[0]:  # of another piece of the leaf group
-                    continue
                 for i in range(r):
                     out[j, i] += inner_product(r, &S[v, i, 0], &F[j, 0])
+                e = e + 1
