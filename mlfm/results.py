@@ -295,6 +295,18 @@ class MultilevelFactorResults(LikelihoodModelResults):
         ------
         ValueError, TypeError
             If covariates are absent, missing or infinite.
+
+        Examples
+        --------
+        >>> import mlfm
+        >>> data = mlfm.datasets.load("abilities")
+        >>> first, rest = data.endog.columns[0], data.endog.columns[1:]
+        >>> endog, groups = data.endog[rest], data.groups.loc[rest]
+        >>> results = mlfm.MultilevelFactorModel(endog, data.endog[[first]], hierarchy=groups, ranks=[1, 1]).fit()
+        >>> results.predict([[0.0], [1.0]]).iloc[:, :2].round(2)
+        feature  t21_numbpuzz  t22_probreas
+        0                2.94          2.35
+        1                3.36          2.73
         """
         if exog is None:
             return self.fittedvalues
@@ -406,6 +418,19 @@ class MultilevelFactorResults(LikelihoodModelResults):
         -------
         DataFrame
             ``chi2``, ``df`` and ``P>chi2`` by term.
+
+        Examples
+        --------
+        >>> import mlfm
+        >>> data = mlfm.datasets.load("abilities")
+        >>> first, rest = data.endog.columns[0], data.endog.columns[1:]
+        >>> endog, groups = data.endog[rest], data.groups.loc[rest]
+        >>> results = mlfm.MultilevelFactorModel(endog, data.endog[[first]], hierarchy=groups, ranks=[1, 1]).fit()
+        >>> results.wald_test_terms().round(1)
+                          chi2  df  P>chi2
+        term
+        const          13657.9  23     0.0
+        t20_deduction    178.6  23     0.0
         """
         if terms is None and self.design is not None:
             terms = self.design.terms
@@ -436,6 +461,17 @@ class MultilevelFactorResults(LikelihoodModelResults):
         ValueError
             If the fits are of different data, groups or ranks, did not converge, or their covariates do not nest; or if
             the larger model has the lower log-likelihood.
+
+        Examples
+        --------
+        >>> import mlfm
+        >>> data = mlfm.datasets.load("abilities")
+        >>> first, rest = data.endog.columns[0], data.endog.columns[1:]
+        >>> endog, groups = data.endog[rest], data.groups.loc[rest]
+        >>> results = mlfm.MultilevelFactorModel(endog, data.endog[[first]], hierarchy=groups, ranks=[1, 1]).fit()
+        >>> without = mlfm.MultilevelFactorModel(endog, hierarchy=groups, ranks=[1, 1]).fit()
+        >>> print(results.compare_lr_test(without))
+        Likelihood-ratio test: chi2(23) = 139.877, p = 9.761e-19
         """
         if not isinstance(restricted, MultilevelFactorResults):
             raise TypeError(f"restricted must be results of a fit, not {type(restricted).__name__}")
@@ -476,6 +512,24 @@ class MultilevelFactorResults(LikelihoodModelResults):
         -------
         DataFrame
             Observations x (level, group, factor).
+
+        Raises
+        ------
+        ValueError
+            If the results hold no data (loaded from a file, say).
+
+        Examples
+        --------
+        >>> import mlfm
+        >>> data = mlfm.datasets.load("abilities")
+        >>> results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1]).fit()
+        >>> results.scores().iloc[:2, :3].round(2)
+        level  global ability
+        group  global    math memory
+        factor      1       1      1
+        child
+        0       -0.60   -0.08  -0.31
+        1       -1.11   -0.11   0.69
         """
         model = self._with_data("scores")
         tree = model._tree
