@@ -26,7 +26,7 @@ def unconnected(hierarchy: Hierarchy, ranks: Sequence[int], patterns: Patterns) 
     for level, rank, bounds in zip(hierarchy.levels, ranks, hierarchy.offsets, strict=True):
         if rank == 0:
             continue
-        for k in range(len(bounds) - 1):
+        for k in np.flatnonzero(np.diff(bounds) > 1):
             parts = _parts(int(bounds[k]), int(bounds[k + 1]), missing, order)
             if parts is not None:
                 names = [plain(hierarchy.features[hierarchy.permutation[j]]) for j in parts]
