@@ -31,8 +31,8 @@ def unconnected(hierarchy: Hierarchy, ranks: Sequence[int], patterns: Patterns) 
             if parts is not None:
                 names = [plain(hierarchy.features[hierarchy.permutation[j]]) for j in parts]
                 why = (
-                    f"{names[0]} and {names[1]} are never observed together, nor connected by others of the group: what "
-                    "it adds to their covariance is arbitrary too"
+                    f"{names[0]} and {names[1]} are never observed together, nor connected by others of the group: "
+                    "what it adds to their covariance is arbitrary too"
                 )
                 yield Unidentified(level, hierarchy.paths(level)[k], why)
 
