@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import numbers
 import sys
 import time
@@ -53,7 +54,7 @@ from mlfm.rotation import canonical
 from mlfm.standardised import NothingLeft, Reals, Standardised, Undetermined
 from mlfm.sweep import Tree, Workers
 from mlfm.warm import warm_coefficients, warm_start
-from mlfm.weights import counted, frequencies, importances
+from mlfm.weights import Counted, counted, frequencies, importances
 from mlfm.wording import count, listing
 
 Floats = NDArray[np.float64]
@@ -166,6 +167,7 @@ class MultilevelFactorModel(LikelihoodModel):
         if not kept.all():
             index, design = index[kept], design[kept]
             importance, frequency = (x if x is None else x[kept] for x in (importance, frequency))
+        self._importance, self._frequency = importance, frequency
         counts = counted(importance, frequency, len(values))
         for level, rank in zip(self.hierarchy.levels, self._ranks, strict=True):
             if rank > counts.nobs:
@@ -175,19 +177,14 @@ class MultilevelFactorModel(LikelihoodModel):
         # column: it gets the observations' numbers instead.
         super().__init__(np.arange(len(values)), None, missing="none")
         self.data.endog = self.data.orig_endog = None
-        order = self.hierarchy.permutation
-        patterns = Patterns.of(np.isnan(values)[:, order]) if incomplete else None
-        self._data = self._standardised(values, design.to_numpy(), counts.each, patterns)
-        self.nobs, self.effective_nobs = counts.nobs, counts.effective
+        self._tree = Tree.of(self.hierarchy.offsets, self._ranks)
         self.row_labels = index
         self.trend, self.covariates = trend, design.columns
-        self.n_missing = int(np.isnan(values).sum()) if incomplete else 0
+        patterns = self._hold(values, design.to_numpy(), counts, incomplete)
         self.mean_alone = design.shape[1] == 1 and bool((design == 1).all(axis=None))
         self.design: Design | None = None
         self._formula: str | None = None
         self.uniqueness_floor = float(uniqueness_floor)
-        self._tree = Tree.of(self.hierarchy.offsets, self._ranks)
-        self._evidence: Evidence = evidence_of(self._tree, self._data)
         self._layout = Layout(self.hierarchy.n_features, self._tree.n_factors, design.shape[1])
         self.unidentified: list[Unidentified] = list(unidentified(self.hierarchy, self._ranks))
         if patterns is not None:
@@ -199,6 +196,27 @@ class MultilevelFactorModel(LikelihoodModel):
                 "or read only the covariance",
                 IdentificationWarning,
             )
+
+    def _hold(self, values: Reals, design: Floats, counts: Counted, incomplete: bool) -> Patterns | None:
+        """Take the data in; the patterns of their missing values, None where there are none."""
+        patterns, self.n_missing = None, 0
+        if incomplete:
+            gaps = np.isnan(values)
+            patterns, self.n_missing = Patterns.of(gaps[:, self.hierarchy.permutation]), int(gaps.sum())
+        self._data = self._standardised(values, design, counts.each, patterns)
+        self.nobs, self.effective_nobs = counts.nobs, counts.effective
+        self._evidence: Evidence = evidence_of(self._tree, self._data)
+        return patterns
+
+    def _of_other_data(self, values: Reals | None = None, frequency: Floats | None = None) -> MultilevelFactorModel:
+        """The same model of other values of the features, or with other frequencies of the observations."""
+        model = copy.copy(self)
+        if frequency is not None:
+            model._frequency = frequency
+        counts = counted(model._importance, model._frequency, len(self.row_labels))
+        values = self.endog if values is None else values
+        model._hold(values, self.exog, counts, bool(np.isnan(values).any()))
+        return model
 
     def _standardised(self, values: Reals, design: Floats, weights: Floats, patterns: Patterns | None) -> Standardised:
         """The data as they are kept, or what is wrong with covariates and data together."""
@@ -393,7 +411,7 @@ class MultilevelFactorModel(LikelihoodModel):
         n_starts = _whole_number("n_starts", n_starts, 1)
         if not isinstance(method, str) or method not in METHODS:
             raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
-        climb, usual_maxiter, usual_tol = METHODS[method]
+        _, usual_maxiter, usual_tol = METHODS[method]
         maxiter = usual_maxiter if maxiter is None else maxiter
         tol = usual_tol if tol is None else tol
         maxiter = _whole_number("maxiter", maxiter, 0)
@@ -412,31 +430,24 @@ class MultilevelFactorModel(LikelihoodModel):
                 raise ValueError("start and start_params both say where to begin; give one of them")
             B, F, D = (self._to_group(part) for part in self._split(start_params, "start_params"))
 
-        began = time.perf_counter()
         with Workers(n_threads) as workers, progress_bar(disp) as show:
-            problem = self._problem
-            begin: Any = start
-            named = start if isinstance(start, str) else ""
-            if start_params is not None:
-                named, begin = "start_params", problem.from_units(B, F, D)
-            elif isinstance(start, MultilevelFactorResults):
-                named, begin = "results", self._warm(start, problem, seeded)
-            record = FitRecord(method, named, maxiter, tol, workers.n_threads)
 
             def watch(entry: Evaluation) -> None:
                 show(entry)
                 if callback is not None:
                     callback(entry)
 
-            point = maximise(Search(problem, climb, workers, watch, seeded), begin, n_starts, record)
-            B, F, D = problem.to_units(*point)
-            on_floor = problem.on_floor(D / problem.scale**2)
-            F = canonical(self._tree, F, D)
-        record.seconds = time.perf_counter() - began
-
-        results = MultilevelFactorResults(
-            self, self._pack_group(B, F, D), record, on_floor=self.hierarchy.features[self._to_user(on_floor)]
-        )
+            began = time.perf_counter()
+            search = Search(self._problem, METHODS[method].climb, workers, watch, seeded)
+            begin: Any = start
+            named = start if isinstance(start, str) else ""
+            if start_params is not None:
+                named, begin = "start_params", search.problem.from_units(B, F, D)
+            elif isinstance(start, MultilevelFactorResults):
+                named, begin = "results", self._warm(start, search.problem, seeded)
+            record = FitRecord(method, named, maxiter, tol, workers.n_threads)
+            results = self._maximised(search, begin, n_starts, record)
+            record.seconds = time.perf_counter() - began
         if not record.converged:
             warnings.warn(
                 f"the fit did not converge: {record.reason}, and the log-likelihood is still expected to gain "
@@ -452,6 +463,32 @@ class MultilevelFactorModel(LikelihoodModel):
                 stacklevel=2,
             )
         return results
+
+    def _maximised(
+        self, search: Search, begin: str | Point | None, n_starts: int, record: FitRecord
+    ) -> MultilevelFactorResults:
+        """The results of a search, which fills ``record``."""
+        problem = search.problem
+        B, F, D = problem.to_units(*maximise(search, begin, n_starts, record))
+        on_floor = problem.on_floor(D / problem.scale**2)
+        return MultilevelFactorResults(
+            self,
+            self._pack_group(B, canonical(self._tree, F, D), D),
+            record,
+            on_floor=self.hierarchy.features[self._to_user(on_floor)],
+        )
+
+    def _refit(self, like: MultilevelFactorResults, start: MultilevelFactorResults | None) -> MultilevelFactorResults:
+        """A fit on one thread as another one was made, from the default starts or where ``start`` ended.
+
+        It says nothing: what did not go well is in the record of the results.
+        """
+        asked, rng = like.record, np.random.default_rng(0)
+        with Workers(1) as workers:
+            search = Search(self._problem, METHODS[asked.method].climb, workers, lambda entry: None, rng)
+            begin = None if start is None else self._warm(start, search.problem, rng)
+            record = FitRecord(asked.method, "" if start is None else "results", asked.maxiter, asked.tol, 1)
+            return self._maximised(search, begin, 1, record)
 
     def __repr__(self) -> str:
         ranks = ", ".join(f"{level} {rank}" for level, rank in self.ranks.items())

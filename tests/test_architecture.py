@@ -22,7 +22,7 @@ ROOMS = [
     ["incomplete", "covariance"],
     ["evidence", "estimation"],
     ["inference", "progress"],
-    ["report"],
+    ["reporting"],
     ["results"],
     ["model"],
     ["datasets"],
