@@ -8,13 +8,12 @@ from mlfm.reporting.summary import summary as build_summary
 from mlfm.results.factors import FactorResults
 from mlfm.results.fit import FitResults
 from mlfm.results.mean import MeanResults
-from mlfm.results.uncertainty import UncertaintyResults
 
 if TYPE_CHECKING:
     from statsmodels.iolib.summary import Summary
 
 
-class MultilevelFactorResults(MeanResults, UncertaintyResults, FactorResults, FitResults):
+class MultilevelFactorResults(MeanResults, FactorResults, FitResults):
     """Results of fitting a :class:`mlfm.MultilevelFactorModel`; made by its ``fit``.
 
     Loadings are reported in canonical rotation: in every group k, F_k' D^-1 F_k is diagonal and decreasing, and
