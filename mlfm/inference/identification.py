@@ -23,14 +23,14 @@ TOUCHED = 1e-6  # share of a parameter in such directions, above which it is not
 
 
 class NotAMaximum(ValueError):
-    """The information has negative curvature: the estimates are at no maximum."""
+    """The information has negative curvature, or none, where it should have some: the estimates are at no maximum."""
 
 
-class Constrained(NamedTuple):
-    """The covariance of estimates; parameters that the data do not identify have none, and stand in ``flat``."""
+class Flat(NamedTuple):
+    """What the data do not identify though the constraints hold: directions, a row each, and parameters in them."""
 
-    covariance: Floats
-    flat: NDArray[np.bool_]
+    directions: Floats
+    parameters: NDArray[np.bool_]
 
 
 def rotation_constraints(tree: Tree, layout: Layout, F: Floats, D: Floats) -> Floats:
@@ -51,39 +51,54 @@ def rotation_constraints(tree: Tree, layout: Layout, F: Floats, D: Floats) -> Fl
     return np.array(rows).reshape(-1, layout.size)
 
 
-def constrained_inverse(H: Floats, C: Floats) -> Constrained:
-    """Z (Z'HZ)^-1 Z' for Z a basis of {C t = 0}, in a form that needs no Z.
+def flat_directions(H: Floats, C: Floats) -> Flat:
+    """Where the expected information H is flat, beyond rotations inside groups."""
+    unit = _units(H)
+    A, _ = _confined(H, C, unit)
+    try:
+        # A pivot is what is left of a parameter's curvature of 1 once those before it are known.
+        known = np.diag(linalg.cholesky(A, lower=True)).min() ** 2 > FLAT
+    except linalg.LinAlgError:
+        known = False
+    if known:
+        return Flat(np.empty((0, len(H))), np.zeros(len(H), dtype=bool))
+    values, vectors = np.linalg.eigh(A)
+    lost = vectors[:, values < FLAT * values[-1]]
+    return Flat(lost.T / unit, np.einsum("ij,ij->i", lost, lost) > TOUCHED)
 
-    With A = H + C'C it is A^-1 - A^-1 C' (C A^-1 C')^-1 C A^-1. Parameters are scaled to curvature 1 first.
+
+def constrained_inverse(H: Floats, C: Floats) -> Floats:
+    """Z (Z'HZ)^-1 Z' for Z a basis of {C t = 0}, in a form that needs no Z; parameters are scaled to curvature 1 first.
+
+    With the rows of Q an orthonormal basis of those of C, A = (I - Q'Q) H (I - Q'Q) + Q'Q has the inverse
+    Z (Z'HZ)^-1 Z' + Q'Q.
     """
+    unit = _units(H)
+    A, Q = _confined(H, C, unit)
+    try:
+        inverse = np.asarray(linalg.cho_solve(linalg.cho_factor(A, lower=True), np.eye(len(A))), dtype=np.float64)
+    except linalg.LinAlgError:
+        raise NotAMaximum from None
+    inverse -= Q.T @ Q
+    inverse *= unit
+    inverse *= unit[:, None]
+    return inverse
+
+
+def _units(H: Floats) -> Floats:
+    """Units of the parameters in which each has curvature 1, or 0."""
     curvature = np.diag(H)
     if (curvature < 0).any():
         raise NotAMaximum
-    unit = 1 / np.sqrt(np.where(curvature > 0, curvature, 1))
-    H = H * unit * unit[:, None]
-    # Orthonormal rows, as the space is all that matters; rows of zeros (groups too small for their rank) fall away.
-    C = _row_space(C * unit)
-    A = H + C.T @ C
-    flat = np.zeros(len(H), dtype=bool)
-    try:
-        root = linalg.cho_factor(A, lower=True)
-        # A pivot is what a parameter's curvature of 1 leaves once those before it are known.
-        if np.diag(root[0]).min() ** 2 < FLAT:
-            raise linalg.LinAlgError
-        inverse = linalg.cho_solve(root, np.eye(len(A)))
-    except linalg.LinAlgError:
-        values, vectors = np.linalg.eigh(A)
-        if values[0] < -FLAT * values[-1]:
-            raise NotAMaximum from None
-        lost = values < FLAT * values[-1]
-        flat = np.einsum("ij,ij->i", vectors[:, lost], vectors[:, lost]) > TOUCHED
-        inverse = (vectors[:, ~lost] / values[~lost]) @ vectors[:, ~lost].T
-    if len(C):
-        CA = C @ inverse
-        inverse -= CA.T @ linalg.solve(CA @ C.T, CA, assume_a="pos")
-    inverse *= unit
-    inverse *= unit[:, None]
-    return Constrained(inverse, flat)
+    return np.asarray(1 / np.sqrt(np.where(curvature > 0, curvature, 1)), dtype=np.float64)
+
+
+def _confined(H: Floats, C: Floats, unit: Floats) -> tuple[Floats, Floats]:
+    """A and Q of :func:`constrained_inverse`."""
+    H, Q = H * unit * unit[:, None], _row_space(C * unit)
+    QH = Q @ H
+    half = Q.T @ (QH - (QH @ Q.T / 2 + np.eye(len(Q)) / 2) @ Q)
+    return H - half - half.T, Q
 
 
 def _row_space(C: Floats) -> Floats:

@@ -19,7 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm.inference.coefficients import CoefficientCovariance
-from mlfm.inference.identification import Constrained, NotAMaximum, constrained_inverse, rotation_constraints
+from mlfm.inference.identification import (
+    NotAMaximum,
+    constrained_inverse,
+    flat_directions,
+    rotation_constraints,
+)
 from mlfm.inference.information import Dense, Residuals
 from mlfm.inference.many_features import ManyFeatures
 from mlfm.parameters import Layout
@@ -170,42 +175,42 @@ def full_parameter_covariance(kind: str, estimate: Estimate) -> FullCovariance:
     dense = Dense(estimate.tree, F, D, layout.n_covariates, estimate.nobs, residuals, patterns)
     fixed = np.zeros(layout.size, dtype=bool)
     fixed[-layout.n_features :] = estimate.fixed
-    found = _by_kind(kind, dense, estimate.squares, rotation_constraints(estimate.tree, layout, F, D), ~fixed)
-
     matrix, flat, free = np.zeros((layout.size, layout.size)), np.zeros(layout.size, dtype=bool), ~fixed
-    matrix[np.ix_(free, free)], flat[free] = found
+    C = rotation_constraints(estimate.tree, layout, F, D)[:, free]
+    matrix[np.ix_(free, free)], flat[free] = _by_kind(kind, dense, estimate.squares, C, free)
     _to_units(matrix, layout, scale, back)
     _to_units(matrix.T, layout, scale, back)
     place = np.argsort(estimate.places())
     return FullCovariance(estimate, matrix[np.ix_(place, place)], fixed[place], flat[place])
 
 
-def _by_kind(kind: str, dense: Dense, squares: Floats | None, C: Floats, free: Bools) -> Constrained:
-    def inverse(information: Floats) -> Constrained:
-        return constrained_inverse(information[np.ix_(free, free)], C[:, free])
-
+def _by_kind(kind: str, dense: Dense, squares: Floats | None, C: Floats, free: Bools) -> tuple[Floats, Bools]:
+    """The covariance of the free parameters, and which of them are not identified."""
+    expected = dense.expected()[np.ix_(free, free)]
+    directions, flat = flat_directions(expected, C)
+    # What the data do not identify is held where it is: what they do identify is not changed by it.
+    C = np.concatenate([C, directions])
     if kind == "expected":
-        return inverse(dense.expected())
+        return constrained_inverse(expected, C), flat
     assert squares is not None
     if kind == "opg":
-        observations, parameters = int((squares > 0).sum()), int(free.sum()) - len(C)
+        observations, parameters = int((squares > 0).sum()), len(expected) - len(C)
         if observations < parameters:
             raise ValueError(
                 f"cov_type='opg' needs more observations than free parameters, not {observations} for {parameters}; "
                 "use another cov_type"
             )
-        return inverse(dense.outer_product(squares))
+        return constrained_inverse(dense.outer_product(squares)[np.ix_(free, free)], C), flat
     try:
-        bread = inverse(dense.observed())
+        bread = constrained_inverse(dense.observed()[np.ix_(free, free)], C)
     except NotAMaximum:
         raise ValueError(
             f"cov_type={kind!r}: the observed information is not positive definite, so the fit is at no maximum; fit "
             "with a smaller tol or from other starts, or use cov_type='expected'"
         ) from None
     if kind == "oim":
-        return bread
-    V = bread.covariance
-    return bread._replace(covariance=V @ dense.outer_product(squares)[np.ix_(free, free)] @ V)
+        return bread, flat
+    return bread @ dense.outer_product(squares)[np.ix_(free, free)] @ bread, flat
 
 
 def _to_units(rows: Floats, layout: Layout, scale: Floats, back: Floats) -> None:
