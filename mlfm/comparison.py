@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from html import escape
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -45,13 +47,12 @@ class Comparison:
 
     def __str__(self) -> str:
         head = f"Comparison of {count(len(self.table), 'fit')}: {self.nobs} observations, {self.n_features} features"
-        return "\n".join([head, "", self._shown().to_string(), *(f"\nNote: {note}" for note in self.notes)])
+        notes = (f"\n{fill(f'Note: {note}', 80)}" for note in self.notes)
+        return "\n".join([head, "", self._shown().to_string(), *notes])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         return self._shown().to_html() + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
 
     def _shown(self) -> pd.DataFrame:

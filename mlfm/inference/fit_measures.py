@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from html import escape
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -88,11 +90,9 @@ class FitMeasures:
         lines = []
         for label, text in self._rows():
             lines.append(f"{label:<46}{text:>18}" if text else f"\n{label}")
-        return "\n".join([*lines, *(f"\nNote: {note}" for note in self.notes)]).strip("\n")
+        return "\n".join([*lines, *(f"\n{fill(f'Note: {note}', 80)}" for note in self.notes)]).strip("\n")
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         cells = (
             f"<tr><td>{escape(label)}</td><td style='text-align: right'>{text}</td></tr>"
             if text

@@ -88,8 +88,8 @@ class _Sample:
     """Sample correlations, a block at a time, and what their observations count."""
 
     def __init__(self, data: Standardised, coefficients: Floats) -> None:
-        self._nobs = data.nobs
-        self._seen: Floats | None = None
+        self._nobs, self._weights = data.nobs, data.weights
+        self._seen: Floats | None = None  # 1 where a value was
         if data.patterns is None:
             self._Y = data.weighted()
             return
@@ -98,18 +98,16 @@ class _Sample:
         for s in range(len(data.patterns)):
             own = slice(data.patterns.starts[s], data.patterns.starts[s + 1])
             seen[data.patterns.missing_by(s), own] = 0
-        roots = np.sqrt(data.weights)
-        self._Y, self._seen = Y * seen * roots, seen * roots
+        self._Y, self._seen = Y * seen * np.sqrt(data.weights), seen
 
     def block(self, rows: slice, columns: slice) -> tuple[Floats, Floats]:
         products = (self._Y[rows] @ self._Y[columns].T).astype(np.float64)
         if self._seen is None:
             return products / self._nobs, np.array(self._nobs)
-        seen = self._seen > 0
-        # Y and what was seen hold the roots of the weights: w y^2 where both were seen, and w.
-        first = self._Y[rows] ** 2 @ seen[columns].T
-        second = seen[rows] @ (self._Y[columns] ** 2).T
-        counts = self._seen[rows] @ self._seen[columns].T
+        # Y holds the roots of the weights: sums of w y^2 where both were seen, and of w.
+        first = self._Y[rows] ** 2 @ self._seen[columns].T
+        second = self._seen[rows] @ (self._Y[columns] ** 2).T
+        counts = (self._seen[rows] * self._weights) @ self._seen[columns].T
         with np.errstate(divide="ignore", invalid="ignore"):
             values = products / np.sqrt(first * second)
         return np.where(np.isfinite(values), values, 0.0), counts
