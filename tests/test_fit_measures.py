@@ -428,6 +428,7 @@ def test_measures_read_well(results):
     few = MultilevelFactorModel(FEW.frame, hierarchy=FEW.hierarchy, ranks=[1, 0]).fit().fit_measures()
     assert max(map(len, str(few).splitlines())) <= 80
     assert "singular" in str(few)
+    assert "nan" not in str(few).split("Note")[0]
     assert "<table>" in few._repr_html_()
     assert list(found.to_series().index) == [f.name for f in dataclasses.fields(found) if f.name != "notes"]
 

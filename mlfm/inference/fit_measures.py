@@ -103,7 +103,10 @@ class FitMeasures:
         return f"<table>{''.join(cells)}</table>{notes}"
 
     def _rows(self) -> list[tuple[str, str]]:
-        """Labels and numbers; a heading has no number."""
+        """Labels and numbers, a dash for what there is not; a heading has no number."""
+        return [(label, "-" if text == "nan" else text) for label, text in self._texts()]
+
+    def _texts(self) -> list[tuple[str, str]]:
 
         def test(chi2: float, df: float, pvalue: float | None) -> list[tuple[str, str]]:
             p = [] if pvalue is None else [("  P-value", f"{pvalue:.4g}")]
