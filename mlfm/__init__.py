@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlfm import datasets as datasets
+    from mlfm.comparison import compare
     from mlfm.covariance import MultilevelCovariance, MultilevelLowRank, MultilevelPrecision
     from mlfm.exceptions import (
         ConditionWarning,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from mlfm.hierarchy import Hierarchy
     from mlfm.model import MultilevelFactorModel
     from mlfm.results import MultilevelFactorResults
+    from mlfm.validation import cross_validate
     from mlfm.weights import exponential_weights
 
 __version__ = "0.1.0"
@@ -40,6 +42,8 @@ __all__ = [
     "MultilevelPrecision",
     "UniquenessFloorWarning",
     "__version__",
+    "compare",
+    "cross_validate",
     "datasets",
     "exponential_weights",
     "load",
@@ -59,6 +63,8 @@ _HOMES = {
     "MultilevelLowRank": "mlfm.covariance",
     "MultilevelPrecision": "mlfm.covariance",
     "UniquenessFloorWarning": "mlfm.exceptions",
+    "compare": "mlfm.comparison",
+    "cross_validate": "mlfm.validation",
     "exponential_weights": "mlfm.weights",
 }
 

@@ -25,7 +25,8 @@ ROOMS = [
     ["reporting"],
     ["results"],
     ["model"],
-    ["datasets"],
+    ["validation"],
+    ["datasets", "comparison"],
     ["cli"],
     ["__main__"],
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import numbers
 import pickle
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from statsmodels.base.model import LikelihoodModelResults
 from mlfm.covariance import MultilevelCovariance
 from mlfm.estimation import FitRecord
 from mlfm.hierarchy import UNIQUE
+from mlfm.inference import criteria
 from mlfm.inference.coefficients import root
 from mlfm.inference.counts import free_loadings
 from mlfm.parameters import Parameters, parameter_names
@@ -80,6 +82,75 @@ class Estimates(LikelihoodModelResults):
     def bic(self) -> float:
         """Schwarz' information criterion, -2 llf + log(effective_nobs) df_model."""
         return -2 * self.llf + float(np.log(self.effective_nobs)) * self.df_model
+
+    @property
+    def sabic(self) -> float:
+        """Sample-size adjusted BIC, -2 llf + log((effective_nobs + 2) / 24) df_model (Sclove 1987)."""
+        return criteria.sabic(self.llf, self.df_model, self.effective_nobs)
+
+    def ebic(self, gamma: float = 0.5) -> float:
+        """Extended BIC: bic + 4 gamma log(n) E, where E is the number of free loadings.
+
+        It charges for the many models of as many loadings that n features have, where BIC alone tends to choose too
+        large a model: for n comparable to, or larger than, the number of observations.
+
+        Parameters
+        ----------
+        gamma : float
+            From 0 (the same as ``bic``) to 1.
+
+        Returns
+        -------
+        float
+            Less is better.
+
+        Notes
+        -----
+        Foygel and Drton's form for graphs, with loadings in the place of edges: both are the parameters that make
+        features dependent.
+
+        References
+        ----------
+        Chen and Chen (2008, Biometrika 95, p. 759); Foygel and Drton (2010, *Advances in Neural Information Processing
+        Systems* 23).
+
+        Examples
+        --------
+        >>> import mlfm
+        >>> data = mlfm.datasets.load("abilities")
+        >>> results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1]).fit()
+        >>> round(results.bic, 1), round(results.ebic(), 1)
+        (19894.0, 20199.1)
+        """
+        if isinstance(gamma, bool) or not isinstance(gamma, numbers.Real) or not 0 <= float(gamma) <= 1:
+            raise ValueError(f"gamma must lie between 0 and 1, not {gamma!r}")
+        loadings = sum(free_loadings(self.hierarchy, self.ranks))
+        n = self.hierarchy.n_features
+        return criteria.ebic(self.llf, self.df_model, self.effective_nobs, float(gamma), loadings, n)
+
+    def free_parameters(self) -> pd.Series:
+        """Number of free parameters: of each level's loadings, up to rotations; of uniquenesses; of the mean.
+
+        Returns
+        -------
+        Series
+            By level, then "unique" and "mean" (all coefficients of covariates). The sum is ``df_model``.
+
+        Examples
+        --------
+        >>> import mlfm
+        >>> data = mlfm.datasets.load("abilities")
+        >>> results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[2, 1]).fit(tol=1)
+        >>> results.free_parameters()
+        global     47
+        ability    24
+        unique     24
+        mean       24
+        Name: parameters, dtype: int64
+        """
+        labels = pd.Index([*self.hierarchy.levels, UNIQUE, "mean"], dtype=object, tupleize_cols=False)
+        counts = [*free_loadings(self.hierarchy, self.ranks), len(self.uniquenesses), self.coefficients.size]
+        return pd.Series(counts, index=labels, name="parameters")
 
     @property
     def converged(self) -> bool:
