@@ -24,7 +24,7 @@ ROOMS = [
     ["inference", "progress"],
     ["reporting"],
     ["results"],
-    ["model"],
+    ["model", "likelihood_ratio_test"],
     ["datasets"],
     ["cli"],
     ["__main__"],
