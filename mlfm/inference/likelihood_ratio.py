@@ -66,9 +66,10 @@ class BootstrapLikelihoodRatio(NamedTuple):
 
     def __str__(self) -> str:
         left_out = f", {self.n_left_out} left out" if self.n_left_out else ""
+        on_floor = f", {self.n_on_floor} with uniquenesses on their floor" if self.n_on_floor else ""
         return (
             f"Likelihood-ratio test: statistic = {self.statistic:.3f}, {count(self.df_diff, 'more parameter')}, "
-            f"p = {self.pvalue:.4g} (parametric bootstrap, {count(self.n_reps, 'replicate')}{left_out})"
+            f"p = {self.pvalue:.4g} (parametric bootstrap, {count(self.n_reps, 'replicate')}{left_out}{on_floor})"
         )
 
 

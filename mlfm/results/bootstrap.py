@@ -86,15 +86,15 @@ class BootstrapResults(Estimates):
         >>> import mlfm
         >>> data = mlfm.datasets.load("abilities")
         >>> results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1]).fit()
-        >>> boot = results.bootstrap(n_reps=99, rng=1)
+        >>> boot = results.bootstrap(n_reps=49, rng=1)
         >>> boot
-        <Bootstrap: 99 parametric replicates; factors aligned by 'signs'>
+        <Bootstrap: 49 parametric replicates; factors aligned by 'signs'>
         >>> boot.shares.table().round(2)
                  estimate  bias  std err  [0.025  0.975]
         level
-        global       0.25  0.00     0.02    0.22    0.30
-        ability      0.21  0.01     0.01    0.19    0.25
-        unique       0.54 -0.01     0.02    0.48    0.57
+        global       0.25  0.00     0.02    0.22    0.28
+        ability      0.21  0.01     0.01    0.19    0.24
+        unique       0.54 -0.01     0.02    0.49    0.56
         """
         self._with_data("a bootstrap")
         checked_counts(n_reps, 2, n_jobs)

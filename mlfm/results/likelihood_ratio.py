@@ -63,11 +63,11 @@ class LikelihoodRatioResults(Estimates):
         if nesting.same_factors:
             return likelihood_ratio(restricted.llf, self.llf, nesting.df_diff)
         floor = sorted({*restricted.on_floor, *self.on_floor}, key=self.hierarchy.features.get_loc)
+        boundary = f"; nor would it be with uniquenesses on their floor: {listing(floor)}" if floor else ""
         warn_caller(
-            "the model has more factors than the restricted one, whose loadings are not identified where they are not "
-            "there: the statistic is not chi-square, and no p-value is given"
-            + (f" (uniquenesses on their floor, {listing(floor)}, would not let it be either)" if floor else "")
-            + '; use mlfm.lr_test(restricted, full, method="bootstrap"), or compare aic and bic',
+            "the larger model has more factors, whose loadings are not identified where they are not there: the "
+            f"statistic is not chi-square, and no p-value is given{boundary}; use mlfm.lr_test(restricted, full, "
+            'method="bootstrap"), or compare aic and bic',
             IrregularTestWarning,
         )
         return LikelihoodRatio(statistic(restricted.llf, self.llf), float("nan"), nesting.df_diff)
