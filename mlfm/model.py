@@ -49,7 +49,7 @@ from mlfm.parameters import (
 from mlfm.patterns import Patterns
 from mlfm.progress import progress_bar
 from mlfm.ranks import Ranks, factor_columns, ranks_by_level, refuse_more_than_features
-from mlfm.results import MultilevelFactorResults
+from mlfm.results import MultilevelFactorResults, checked_cov_type
 from mlfm.rotation import canonical
 from mlfm.standardised import NothingLeft, Reals, Standardised, Undetermined
 from mlfm.sweep import Tree, Workers
@@ -359,6 +359,17 @@ class MultilevelFactorModel(LikelihoodModel):
             slopes = self._evidence.score(*self._group_parts(params), workers)
         return self._pack_group(*slopes)
 
+    @property
+    def _score_weights(self) -> Floats:
+        """What each observation counts in a sum of products of scores: frequency times importance squared."""
+        weights = self._data.weights
+        if self._importance is None:
+            return weights
+        if self._frequency is None:
+            return weights**2
+        frequency = self._frequency if self._data.patterns is None else self._frequency[self._data.patterns.rows]
+        return np.divide(weights**2, frequency, out=np.zeros_like(weights), where=frequency > 0)
+
     def fit(
         self,
         start: str | MultilevelFactorResults | None = None,
@@ -371,6 +382,7 @@ class MultilevelFactorModel(LikelihoodModel):
         callback: Callable[[Evaluation], object] | None = None,
         rng: int | np.random.Generator | None = None,
         n_starts: int = 1,
+        cov_type: str | None = None,
     ) -> MultilevelFactorResults:
         """Maximise the likelihood.
 
@@ -406,6 +418,9 @@ class MultilevelFactorModel(LikelihoodModel):
         n_starts : int
             Fit from this many starts, each to its end, and keep the highest: the one asked for, or "top-down", "pca"
             and "frobenius", then random ones. ``results.record.starts`` has the log-likelihood of each.
+        cov_type : {"expected", "oim", "opg", "robust", "asymptotic"}, optional
+            How standard errors are worked out; see :attr:`MultilevelFactorResults.cov_type`. It changes nothing else,
+            and ``results.with_cov_type`` gives others without a fit.
 
         Returns
         -------
@@ -422,6 +437,7 @@ class MultilevelFactorModel(LikelihoodModel):
         if start is not None and not warm and (not isinstance(start, str) or start not in STARTS):
             raise ValueError(f"start must be one of {listing(STARTS)}, or results of a fit, not {start!r}")
         n_starts = _whole_number("n_starts", n_starts, 1)
+        cov_type = checked_cov_type(cov_type)
         if not isinstance(method, str) or method not in METHODS:
             raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
         _, usual_maxiter, usual_tol = METHODS[method]
@@ -461,6 +477,7 @@ class MultilevelFactorModel(LikelihoodModel):
             record = FitRecord(method, named, maxiter, tol, workers.n_threads)
             results = self._maximised(search, begin, n_starts, record)
             record.seconds = time.perf_counter() - began
+        results._asked_cov_type = cov_type
         if not record.converged:
             warnings.warn(
                 f"the fit did not converge: {record.reason}, and the log-likelihood is still expected to gain "

@@ -871,7 +871,7 @@ def test_standard_errors_of_coefficients_are_those_of_the_information(case, kind
         precision[np.ix_(seen, seen)] = np.linalg.inv(sigma[np.ix_(seen, seen)])
         information += times * np.einsum("ij,k,l->ikjl", precision, x, x)
     expected = np.sqrt(np.diag(np.linalg.inv(information.reshape(n * q, n * q)))).reshape(n, q)
-    np.testing.assert_allclose(results.coefficients_bse, expected, rtol=1e-7)
+    np.testing.assert_allclose(results.with_cov_type("expected").coefficients_bse, expected, rtol=1e-7)
 
 
 # What is refused.

@@ -185,15 +185,6 @@ def test_level_names_may_be_tuples():
     assert len(fitted.variance_explained("group")) == 1 + 3 + 6
 
 
-def test_standard_errors_are_refused_in_words(results):
-    for attribute in ("bse", "tvalues", "pvalues"):
-        with pytest.raises(NotImplementedError, match="standard errors"):
-            getattr(results, attribute)
-    for method in (results.cov_params, results.conf_int, results.t_test, results.wald_test):
-        with pytest.raises(NotImplementedError, match="standard errors"):
-            method()
-
-
 def test_a_summary_of_many_groups_lists_some_and_says_so():
     n = 200
     labels = pd.DataFrame({"g": np.arange(n) // 5}, index=[f"x{j}" for j in range(n)])

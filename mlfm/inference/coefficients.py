@@ -8,6 +8,7 @@ coefficients are apart from Sigma.
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from mlfm.sweep import Tree, Workers
 from mlfm.wording import listing
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.intp]
 MOST = 4000  # coefficients whose covariance is worked out in full, where values are missing
 TOGETHER = 64  # patterns whose products are made at once
 
@@ -30,6 +32,68 @@ TOGETHER = 64  # patterns whose products are made at once
 def root(data: Standardised) -> Floats:
     """R with R'R = X'X, observations weighted; of X itself, as X'X would lose half of the digits."""
     return np.asarray(np.linalg.qr(data.design * np.sqrt(data.weights)[:, None], mode="r"), dtype=np.float64)
+
+
+class CoefficientCovariance(ABC):
+    """Variances and covariances of all coefficients, features in the order of the data given."""
+
+    @property
+    @abstractmethod
+    def variances(self) -> Floats:
+        """Features x covariates."""
+
+    @abstractmethod
+    def among(self, features: Places, covariates: Places) -> Floats:
+        """Of some coefficients, by the positions of their features and covariates."""
+
+    @abstractmethod
+    def wald(self, B: Floats, own: list[int]) -> tuple[float, int]:
+        """The statistic, and its degrees of freedom, of the hypothesis that the coefficients of some covariates are
+        zero for all features.
+        """
+
+
+class Kronecker(CoefficientCovariance):
+    """Sigma (x) (X'X)^-1: with complete data. ``root`` is R with R'R = X'X."""
+
+    def __init__(self, covariance: MultilevelCovariance, root: Floats) -> None:
+        self.covariance, self.inverse = covariance, np.linalg.inv(root)
+
+    @property
+    def variances(self) -> Floats:
+        return np.outer(self.covariance.diagonal(), np.einsum("km,km->k", self.inverse, self.inverse))
+
+    def among(self, features: Places, covariates: Places) -> Floats:
+        rows = self.inverse[covariates]
+        unique, inverse = np.unique(features, return_inverse=True)
+        names = self.covariance.hierarchy.features[unique]
+        return self.covariance.submatrix(names).to_numpy()[np.ix_(inverse, inverse)] * (rows @ rows.T)
+
+    def wald(self, B: Floats, own: list[int]) -> tuple[float, int]:
+        """tr(V^-1 B' Sigma^-1 B), V the part of (X'X)^-1 that belongs to these covariates."""
+        R = np.linalg.qr(self.inverse[own].T, mode="r")  # V = R'R
+        turned = linalg.solve_triangular(R, B[:, own].T, trans="T").T
+        return float(np.vdot(turned, np.asarray(self.covariance.solve(turned)))), B[:, own].size
+
+
+class InFull(CoefficientCovariance):
+    """A matrix of all of them, features x covariates x features x covariates."""
+
+    def __init__(self, matrix: Floats) -> None:
+        self.matrix = matrix
+
+    @property
+    def variances(self) -> Floats:
+        return np.einsum("ikik->ik", self.matrix)
+
+    def among(self, features: Places, covariates: Places) -> Floats:
+        return self.matrix[features[:, None], covariates[:, None], features, covariates]
+
+    def wald(self, B: Floats, own: list[int]) -> tuple[float, int]:
+        """b' V^-1 b."""
+        b = B[:, own].ravel()
+        V = self.matrix[:, own][:, :, :, own].reshape(len(b), len(b))
+        return float(b @ linalg.solve(V, b, assume_a="pos")), len(b)
 
 
 def full_covariance(tree: Tree, F: Floats, D: Floats, data: Standardised, patterns: Patterns) -> Floats:
@@ -128,18 +192,3 @@ def wald_table(statistics: Mapping[Hashable, tuple[float, int]]) -> pd.DataFrame
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["chi2", "df", "P>chi2"])
     frame.index = pd.Index(list(rows), name="term", dtype=object, tupleize_cols=False)
     return frame.astype({"df": int})
-
-
-def wald_complete(B: Floats, covariance: MultilevelCovariance, rows: Floats) -> tuple[float, int]:
-    """tr(V^-1 B' Sigma^-1 B), V = rows rows', for B (features x some covariates) whose rows have covariance
-    Sigma (x) V.
-    """
-    R = np.linalg.qr(rows.T, mode="r")  # V = R'R
-    turned = linalg.solve_triangular(R, B.T, trans="T").T
-    return float(np.vdot(turned, np.asarray(covariance.solve(turned)))), B.size
-
-
-def wald_full(B: Floats, covariance: Floats) -> tuple[float, int]:
-    """b' V^-1 b, V features x some covariates x features x the same covariates."""
-    b = B.ravel()
-    return float(b @ linalg.solve(covariance.reshape(len(b), len(b)), b, assume_a="pos")), len(b)

@@ -101,7 +101,7 @@ def _covariates(results: MultilevelFactorResults) -> SimpleTable:
 
 def tests_at_hand(results: MultilevelFactorResults) -> bool:
     """Whether tests of covariates take no time: with missing values they need a matrix of all coefficients."""
-    return not results.n_missing or "_coefficients_covariance" in vars(results)
+    return not results.n_missing or "_coefficient_covariance" in vars(results)
 
 
 def _table(rows: list[list[str]], headers: list[str], stubs: list[str], **format_: object) -> SimpleTable:

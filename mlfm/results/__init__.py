@@ -2,5 +2,6 @@
 
 from mlfm.results.factors import Imputed
 from mlfm.results.results import MultilevelFactorResults
+from mlfm.results.uncertainty import checked_cov_type
 
-__all__ = ["Imputed", "MultilevelFactorResults"]
+__all__ = ["Imputed", "MultilevelFactorResults", "checked_cov_type"]

@@ -10,12 +10,12 @@ import pandas as pd
 
 from mlfm.arrays import as_pandas, floating_array
 from mlfm.covariates import covariates
-from mlfm.inference.coefficients import chosen_terms, full_covariance, table, wald_complete, wald_full, wald_table
-from mlfm.results.estimates import Estimates
+from mlfm.inference.coefficients import chosen_terms, table, wald_table
+from mlfm.results.uncertainty import UncertaintyResults
 from mlfm.wording import count, listing
 
 
-class MeanResults(Estimates):
+class MeanResults(UncertaintyResults):
     """What a fit says about the mean."""
 
     @property
@@ -103,9 +103,10 @@ class MeanResults(Estimates):
 
     @cached_property
     def coefficients_bse(self) -> pd.DataFrame:
-        """Standard errors of the coefficients: Var(vec B) = Sigma (x) (X'X)^-1, or with missing values the inverse of
-        the expected information given what is observed. With importance weights they are those of so many effective
-        observations.
+        """Standard errors of the coefficients: those of :attr:`bse`, features x covariates.
+
+        With complete data and an information matrix Var(vec B) = Sigma (x) (X'X)^-1. With importance weights they are
+        those of so many effective observations.
 
         Raises
         ------
@@ -113,19 +114,8 @@ class MeanResults(Estimates):
             With missing values, if there are more than 4000 coefficients, or if the results were loaded from a file and
             the standard errors not worked out before they were saved.
         """
-        if self.n_missing:
-            errors = np.sqrt(np.einsum("ikik->ik", self._coefficients_covariance))
-        else:
-            lengths = np.linalg.norm(np.linalg.inv(self._covariates_root), axis=1)
-            errors = np.outer(np.sqrt(self.covariance.diagonal()), lengths)
+        errors = np.sqrt(self._coefficient_covariance.variances)
         return pd.DataFrame(errors, index=self.coefficients.index, columns=self.coefficients.columns)
-
-    @cached_property
-    def _coefficients_covariance(self) -> np.ndarray:
-        model = self._with_data("standard errors with missing values")
-        assert model._data.patterns is not None
-        _, F, D = model._group_parts(self.params.to_numpy())
-        return full_covariance(model._tree, F, D, model._data, model._data.patterns)
 
     def coefficients_table(self, alpha: float = 0.05) -> pd.DataFrame:
         """The coefficients with standard errors, z statistics, p-values and intervals.
@@ -187,11 +177,5 @@ class MeanResults(Estimates):
         """
         if terms is None and self.design is not None:
             terms = self.design.terms
-        values, statistics = self.coefficients.to_numpy(), {}
-        inverse: np.ndarray = np.linalg.inv(self._covariates_root)
-        for name, own in chosen_terms(terms, self.coefficients.columns).items():
-            if self.n_missing:
-                statistics[name] = wald_full(values[:, own], self._coefficients_covariance[:, own][:, :, :, own])
-            else:
-                statistics[name] = wald_complete(values[:, own], self.covariance, inverse[own])
-        return wald_table(statistics)
+        values, chosen = self.coefficients.to_numpy(), chosen_terms(terms, self.coefficients.columns)
+        return wald_table({name: self._coefficient_covariance.wald(values, own) for name, own in chosen.items()})
