@@ -13,14 +13,18 @@ if TYPE_CHECKING:
     from mlfm.comparison import compare
     from mlfm.covariance import MultilevelCovariance, MultilevelLowRank, MultilevelPrecision
     from mlfm.exceptions import (
+        BootstrapWarning,
         ConditionWarning,
         ConvergenceWarning,
         DroppedObservationsWarning,
         IdentificationWarning,
+        IrregularTestWarning,
+        LowerMaximumWarning,
         MlfmWarning,
         UniquenessFloorWarning,
     )
     from mlfm.hierarchy import Hierarchy
+    from mlfm.likelihood_ratio_test import lr_test
     from mlfm.model import MultilevelFactorModel
     from mlfm.results import MultilevelFactorResults
     from mlfm.validation import cross_validate
@@ -29,11 +33,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BootstrapWarning",
     "ConditionWarning",
     "ConvergenceWarning",
     "DroppedObservationsWarning",
     "Hierarchy",
     "IdentificationWarning",
+    "IrregularTestWarning",
+    "LowerMaximumWarning",
     "MlfmWarning",
     "MultilevelCovariance",
     "MultilevelFactorModel",
@@ -47,15 +54,19 @@ __all__ = [
     "datasets",
     "exponential_weights",
     "load",
+    "lr_test",
 ]
 
 # Imported when first asked for, so that "import mlfm" costs next to nothing.
 _HOMES = {
+    "BootstrapWarning": "mlfm.exceptions",
     "ConditionWarning": "mlfm.exceptions",
     "ConvergenceWarning": "mlfm.exceptions",
     "DroppedObservationsWarning": "mlfm.exceptions",
     "Hierarchy": "mlfm.hierarchy",
     "IdentificationWarning": "mlfm.exceptions",
+    "IrregularTestWarning": "mlfm.exceptions",
+    "LowerMaximumWarning": "mlfm.exceptions",
     "MlfmWarning": "mlfm.exceptions",
     "MultilevelCovariance": "mlfm.covariance",
     "MultilevelFactorModel": "mlfm.model",
@@ -66,6 +77,7 @@ _HOMES = {
     "compare": "mlfm.comparison",
     "cross_validate": "mlfm.validation",
     "exponential_weights": "mlfm.weights",
+    "lr_test": "mlfm.likelihood_ratio_test",
 }
 
 

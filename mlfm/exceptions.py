@@ -31,6 +31,18 @@ class ConditionWarning(MlfmWarning):
     """A covariance is so close to singular that a result has lost many of its digits."""
 
 
+class BootstrapWarning(MlfmWarning):
+    """Replicates of a bootstrap failed or did not converge, and were left out."""
+
+
+class IrregularTestWarning(MlfmWarning):
+    """Twice the difference of two log-likelihoods is not chi-square, so that no p-value is given."""
+
+
+class LowerMaximumWarning(MlfmWarning):
+    """A fit is at a lower maximum of the likelihood than another fit of the same model to the same data."""
+
+
 def warn_caller(message: str, category: type[MlfmWarning]) -> None:
     """Warn at the line outside mlfm that led here, however deep inside it is found out."""
     depth = 1

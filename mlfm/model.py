@@ -218,6 +218,19 @@ class MultilevelFactorModel(LikelihoodModel):
         model._hold(values, self.exog, counts, bool(np.isnan(values).any()))
         return model
 
+    def _each_in_a_row(self) -> MultilevelFactorModel:
+        """The same model with an observation that was seen f times as f rows."""
+        if self._frequency is None:
+            return self
+        rows = np.repeat(np.arange(len(self.row_labels)), self._frequency.astype(np.intp))
+        model = copy.copy(self)
+        model.row_labels, model._frequency = self.row_labels[rows], None
+        model._importance = None if self._importance is None else self._importance[rows]
+        values = self.endog[rows]
+        counts = counted(model._importance, None, len(rows))
+        model._hold(values, self.exog[rows], counts, bool(np.isnan(values).any()))
+        return model
+
     def _standardised(self, values: Reals, design: Floats, weights: Floats, patterns: Patterns | None) -> Standardised:
         """The data as they are kept, or what is wrong with covariates and data together."""
         features = self.hierarchy.features

@@ -1,9 +1,10 @@
-"""A progress bar for fits: evaluations, log-likelihood, and what is still to be gained."""
+"""Progress bars: of a fit, with what is still to be gained; of many fits, with how many are still to come."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 from tqdm.auto import tqdm
 
@@ -22,5 +23,21 @@ def progress_bar(wanted: bool) -> Iterator[Callable[[Evaluation], None]]:
         def show(entry: Evaluation) -> None:
             bar.set_postfix_str(f"llf {entry.llf:.4f}, still to gain {entry.projected_gain:.2g}", refresh=False)
             bar.update(1)
+
+        yield show
+
+
+@contextmanager
+def counting_bar(wanted: bool, total: int, what: str) -> Iterator[Callable[[], None]]:
+    """A function that counts one more of ``total``, from any thread, or does nothing where no bar is wanted."""
+    if not wanted:
+        yield lambda: None
+        return
+    lock = Lock()
+    with tqdm(desc=what, total=total, mininterval=0.2) as bar:
+
+        def show() -> None:
+            with lock:
+                bar.update(1)
 
         yield show

@@ -104,11 +104,14 @@ class Standardised:
         Y: Reals = np.multiply(self.Y, np.sqrt(self.weights), dtype=self.Y.dtype, casting="same_kind")
         return Y
 
-    def same_as(self, other: Standardised) -> bool:
-        """Whether these are the same observations with the same weights, whatever the covariates."""
+    def same_as(self, other: Standardised, columns: NDArray[np.intp]) -> bool:
+        """Whether these are the same observations with the same weights, whatever the covariates.
+
+        ``columns``: which of the other data's features each of these is.
+        """
         if self.Y.shape != other.Y.shape:
             return False
-        mine, theirs = self.observations(), other.observations()
+        mine, theirs = self.observations(), other.observations()[:, columns]
         difference = np.abs(np.nan_to_num(mine - theirs))
         return bool(
             np.allclose(self.weights[self.places], other.weights[other.places], rtol=1e-10, atol=0)

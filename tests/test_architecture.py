@@ -24,7 +24,7 @@ ROOMS = [
     ["inference", "progress"],
     ["reporting"],
     ["results"],
-    ["model"],
+    ["model", "likelihood_ratio_test"],
     ["validation"],
     ["datasets", "comparison"],
     ["cli"],

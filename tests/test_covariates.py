@@ -401,12 +401,27 @@ class TestLikelihoodRatio:
             (Y[::-1], X["market"], {}, "a fit of other data, or weights"),
             (GAPPY, X["market"], {}, "a fit of other data, or weights"),
             (Y, X["market"], {"weights": np.arange(1, 61)}, "a fit of other data, or weights"),
-            (Y, X["market"], {"ranks": [2, 1]}, "a fit with other groups or ranks"),
-            (Y, X["market"], {"hierarchy": GROUPS.replace("b", "a")}, "a fit with other groups or ranks"),
-            (Y, X["market"], {"uniqueness_floor": 1e-3}, "its uniqueness_floor is 0.001, here it is 0.0001"),
-            (Y, X["market"] ** 2, {}, r"its covariates \('const', 'market'\) must be fewer than, and combinations of"),
-            (Y, X, {}, "its covariates .* must be fewer than"),
-            (Y, X.assign(square=X["market"] ** 2), {}, "its covariates .* must be fewer than"),
+            (
+                Y,
+                X["market"],
+                {"ranks": [2, 1]},
+                "its level 'global' has 2 factors a group, there it is 1; it is not a special",
+            ),
+            (
+                Y,
+                X["market"],
+                {"hierarchy": GROUPS.replace("b", "a")},
+                r"its level 'global' \(taken with 'sector', whose groups are the same\) has 2",
+            ),
+            (
+                Y,
+                X["market"],
+                {"uniqueness_floor": 1e-3},
+                "its uniqueness_floor is 0.001, that of the larger model is 0.0001",
+            ),
+            (Y, X["market"] ** 2, {}, r"its covariates \('const', 'market'\) must be combinations of those of the"),
+            (Y, X, {}, "its model has 72 parameters, and the larger one has 72: there is nothing to test"),
+            (Y, X.assign(square=X["market"] ** 2), {}, "its covariates .* must be combinations of those of the larger"),
         ],
     )
     @pytest.mark.filterwarnings("ignore::mlfm.MlfmWarning")
@@ -422,13 +437,13 @@ class TestLikelihoodRatio:
             results.compare_lr_test(early)
         with pytest.warns(mlfm.ConvergenceWarning):
             early = model().fit(maxiter=2)
-        with pytest.raises(ValueError, match="this fit did not converge"):
+        with pytest.raises(ValueError, match="the fit of the larger model did not converge"):
             early.compare_lr_test(restricted)
 
     def test_a_lower_maximum_is_no_test(self, results, restricted, monkeypatch):
         lower = property(lambda fit: -float(fit.coefficients.shape[1]))
         monkeypatch.setattr(mlfm.MultilevelFactorResults, "llf", lower)
-        with pytest.raises(ValueError, match=r"log-likelihood with more covariates is lower, .* start=restricted"):
+        with pytest.raises(ValueError, match=r"log-likelihood of the larger model is lower, .* start=restricted"):
             results.compare_lr_test(restricted)
 
     def test_neither_loaded_results_nor_other_things(self, results, restricted, tmp_path):
