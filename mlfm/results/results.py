@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from mlfm.reporting.summary import summary as build_summary
 from mlfm.results.factors import FactorResults
 from mlfm.results.fit import FitResults
-from mlfm.results.mean import MeanResults
+
 
 if TYPE_CHECKING:
     from statsmodels.iolib.summary import Summary
 
 
-class MultilevelFactorResults(MeanResults, FactorResults, FitResults):
+class MultilevelFactorResults(FactorResults, FitResults):
     """Results of fitting a :class:`mlfm.MultilevelFactorModel`; made by its ``fit``.
 
     Loadings are reported in canonical rotation: in every group k, F_k' D^-1 F_k is diagonal and decreasing, and
