@@ -76,7 +76,7 @@ def _finite(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def refuse_other_rows(mean: pd.DataFrame, exog: Any, frame: pd.DataFrame, name: str) -> None:
-    """A ValueError unless the mean by covariates has the rows of the data: as many, and where both have labels, these."""
+    """A ValueError unless the mean by covariates has as many rows as the data and, where both have labels, the same."""
     if len(mean) != len(frame):
         raise ValueError(f"exog: {count(len(mean), 'row')}, but {name} has {len(frame)}; a row for each is needed")
     labelled = isinstance(exog, (pd.DataFrame, pd.Series)) and has_labels(exog) and has_labels(frame)

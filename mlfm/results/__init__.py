@@ -1,7 +1,8 @@
 """Results of a fit: one module for each kind of question."""
 
+from mlfm.inference.prediction import Interval, Prediction
 from mlfm.results.factors import Imputed
 from mlfm.results.results import MultilevelFactorResults
 from mlfm.results.uncertainty import checked_cov_type
 
-__all__ = ["Imputed", "MultilevelFactorResults", "checked_cov_type"]
+__all__ = ["Imputed", "Interval", "MultilevelFactorResults", "Prediction", "checked_cov_type"]

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlfm.reporting.summary import summary as build_summary
-from mlfm.results.factors import FactorResults
 from mlfm.results.fit import FitResults
-
+from mlfm.results.prediction import PredictionResults
 
 if TYPE_CHECKING:
     from statsmodels.iolib.summary import Summary
 
 
-class MultilevelFactorResults(FactorResults, FitResults):
+class MultilevelFactorResults(PredictionResults, FitResults):
     """Results of fitting a :class:`mlfm.MultilevelFactorModel`; made by its ``fit``.
 
     Loadings are reported in canonical rotation: in every group k, F_k' D^-1 F_k is diagonal and decreasing, and
