@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         DroppedObservationsWarning,
         IdentificationWarning,
         MlfmWarning,
+        RotationWarning,
         UniquenessFloorWarning,
     )
     from mlfm.hierarchy import Hierarchy
@@ -38,6 +39,7 @@ __all__ = [
     "MultilevelFactorResults",
     "MultilevelLowRank",
     "MultilevelPrecision",
+    "RotationWarning",
     "UniquenessFloorWarning",
     "__version__",
     "datasets",
@@ -58,6 +60,7 @@ _HOMES = {
     "MultilevelFactorResults": "mlfm.results",
     "MultilevelLowRank": "mlfm.covariance",
     "MultilevelPrecision": "mlfm.covariance",
+    "RotationWarning": "mlfm.exceptions",
     "UniquenessFloorWarning": "mlfm.exceptions",
     "exponential_weights": "mlfm.weights",
 }

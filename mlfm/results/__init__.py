@@ -3,6 +3,6 @@
 from mlfm.inference.prediction import Interval, Prediction
 from mlfm.results.factors import Imputed
 from mlfm.results.results import MultilevelFactorResults
-from mlfm.results.uncertainty import checked_cov_type
+from mlfm.results.rotated import RotatedResults
 
-__all__ = ["Imputed", "Interval", "MultilevelFactorResults", "Prediction", "checked_cov_type"]
+__all__ = ["Imputed", "Interval", "MultilevelFactorResults", "Prediction", "RotatedResults", "checked_cov_type"]
