@@ -127,7 +127,7 @@ def test_order_and_signs(rotated):
 @pytest.mark.parametrize("method", [method for method in PLAIN if method != "promax"])
 def test_criteria_are_at_a_minimum(results, method):
     """No small rotation, or change of one factor, makes the criterion smaller; and it is below where it began."""
-    rotated = results.rotate(method, normalize="none", tol=1e-8, maxiter=5000)
+    rotated = results.rotate(method, normalize="none", tol=1e-7)
     gamma = {"varimax": 1.0, "biquartimax": 0.5}.get(method, 0.0)
     rng = np.random.default_rng(0)
     canonical = {(level, group): F for level, group, _, F in blocks(results)}
@@ -181,21 +181,21 @@ def test_statsmodels_finds_the_same(method, arguments):
     L = results.rotate(method, normalize="none", **options).loadings.to_numpy()
     F = results.loadings.to_numpy()
     # From where it is: the question is whether it is a minimum of the same criterion.
-    expected = rotate_factors(F, *arguments, max_tries=5000, tol=1e-7)[0]
+    expected = rotate_factors(F, *arguments, max_tries=2000, tol=1e-5)[0]
     np.testing.assert_allclose(L, aligned(expected, L), atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("method", "normalize", "file", "atol"),
     [
-        ("varimax", "kaiser", "varimax_kaiser", 1e-7),
-        ("varimax", "none", "varimax_raw", 1e-7),
+        ("varimax", "kaiser", "varimax_kaiser", 1e-6),
+        ("varimax", "none", "varimax_raw", 1e-6),
         ("promax", "kaiser", "promax", 1e-4),
     ],
 )
 def test_r_finds_the_same(method, normalize, file, atol):
     F, expected = (np.loadtxt(REFERENCE / f"{name}.csv", delimiter=",") for name in ("loadings", file))
-    way = Rotation.of(method, normalize, None, None, None, 5, 0, 5000, 1e-9, None)
+    way = Rotation.of(method, normalize, None, None, None, 3, 0, 1000, 1e-7, None)
     L = F @ way.turn(F, np.ones(len(F)), None).M
     np.testing.assert_allclose(L, aligned(expected, L), atol=atol)
 
@@ -308,14 +308,19 @@ def test_rotated_results_are_stored(results, tmp_path):
     rotated = results.rotate("promax")
     assert rotated.covariance is not None
     rotated.save(tmp_path / "rotated")
-    assert (tmp_path / "rotated").stat().st_size < 30_000 + results.model._data.Y.nbytes / 2
+    results.save(tmp_path / "canonical")
+    assert (tmp_path / "rotated").stat().st_size < 2 * (tmp_path / "canonical").stat().st_size
     loaded = mlfm.load(tmp_path / "rotated")
-    assert loaded.model is None and loaded.unrotated.model is None and rotated.model is not None
+    assert loaded.model is None
+    assert loaded.unrotated.model is None
+    assert rotated.model is not None
     pd.testing.assert_frame_equal(loaded.loadings, rotated.loadings)
     pd.testing.assert_frame_equal(loaded.scores(data=TREE.frame), rotated.scores(data=TREE.frame))
     pd.testing.assert_frame_equal(loaded.factor_correlations, rotated.factor_correlations)
     rotated.remove_data()
-    assert rotated.model is None and rotated.unrotated.model is None and results.model is not None
+    assert rotated.model is None
+    assert rotated.unrotated.model is None
+    assert results.model is not None
 
 
 def test_a_fit_may_start_from_rotated_results(results):
@@ -337,14 +342,14 @@ def test_a_fit_may_start_from_rotated_results(results):
         ({"method": "target"}, ValueError, "target: needed"),
         ({"target": {}}, ValueError, "target: goes with method 'target'"),
         ({"method": "target", "target": np.zeros((24, 3))}, TypeError, "target: a mapping from levels"),
-        ({"method": "target", "target": {"global": np.zeros((24, 2))}}, ValueError, r"24 features x 3 factors .*\(24, 2\)"),
+        ({"method": "target", "target": {"global": np.zeros((24, 2))}}, ValueError, r"24 .* x 3 factors .*\(24, 2\)"),
         ({"method": "target", "target": {"nope": np.zeros((24, 2))}}, ValueError, "unknown level 'nope'"),
         ({"levels": "level2"}, ValueError, "levels: 'level2'; .* 'global', 'level1'"),
         ({"levels": []}, ValueError, "levels: none named"),
         ({"levels": "nope"}, ValueError, "unknown level 'nope'"),
         ({"n_starts": 0}, ValueError, "n_starts must be a whole number, 1 or more"),
         ({"maxiter": 1.5}, ValueError, "maxiter must be a whole number"),
-        ({"tol": 0}, ValueError, "tol must be positive"),
+        ({"tol": 0}, ValueError, "tol must be 1e-08 or more"),
     ],
 )  # fmt: skip
 def test_what_is_refused(results, arguments, error, message):

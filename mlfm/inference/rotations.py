@@ -22,6 +22,8 @@ FAMILY: dict[str, tuple[float | None, bool]] = {
     "oblimin": (None, True),
 }
 METHODS = (*FAMILY, "promax", "target")
+#: Below it the search stands still: differences of the criterion, the slope squared, drown in rounding.
+LEAST_TOL = 1e-8
 NORMALIZE = ("kaiser", "correlation", "none")
 
 
@@ -64,8 +66,8 @@ class Rotation:
         for name, number in (("n_starts", n_starts), ("maxiter", maxiter)):
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
                 raise ValueError(f"{name} must be a whole number, 1 or more, not {number!r}")
-        if not tol > 0:
-            raise ValueError(f"tol must be positive, not {tol!r}")
+        if not tol >= LEAST_TOL:
+            raise ValueError(f"tol must be {LEAST_TOL:g} or more, not {tol!r}")
         fixed = 0.0 if family is None or family[0] is None else family[0]
         return cls(
             method,

@@ -106,7 +106,7 @@ class MultilevelFactorResults(PredictionResults, FitResults):
         maxiter : int
             Steps of a search at most.
         tol : float
-            Slope of the criterion at which a search ends, for criteria scaled to be near 1.
+            Slope of the criterion at which a search ends, for criteria scaled to be near 1; at least 1e-8.
 
         Returns
         -------
@@ -136,7 +136,18 @@ class MultilevelFactorResults(PredictionResults, FitResults):
         >>> results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[3, 0]).fit()
         >>> rotated = results.rotate("quartimin")
         >>> rotated.loadings.iloc[:3].round(2)
+        level         global
+        factor             1     2     3
+        feature
+        t20_deduction   0.22  0.56 -0.05
+        t21_numbpuzz    0.18  0.40  0.37
+        t22_probreas    0.40  0.41 -0.01
         >>> rotated.factor_correlations.loc[("global", "global")].round(2)
+        factor     1     2     3
+        factor
+        1       1.00  0.39  0.26
+        2       0.39  1.00  0.40
+        3       0.26  0.40  1.00
         """
         # The class of its results is made of this one.
         from mlfm.inference.rotations import Rotation
