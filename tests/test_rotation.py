@@ -296,6 +296,19 @@ def test_standard_errors_are_those_of_the_canonical_rotation(rotated):
     np.testing.assert_allclose(rotated.coefficients_bse, rotated.unrotated.coefficients_bse)
 
 
+def test_standard_errors_of_what_does_not_turn():
+    """Of communalities and shares, for any kind of standard errors, before and after others were asked for."""
+    results = mlfm.MultilevelFactorModel(FLAT.frame, hierarchy=FLAT.hierarchy, ranks=FLAT.ranks).fit()
+    rotated = results.rotate("promax")
+    for kind in ("expected", "opg"):
+        ours, theirs = rotated.with_cov_type(kind), results.with_cov_type(kind)
+        assert ours.cov_type == kind
+        pd.testing.assert_series_equal(ours.communalities_bse, theirs.communalities_bse)
+        pd.testing.assert_frame_equal(ours.variance_shares(), theirs.variance_shares())
+        pd.testing.assert_series_equal(ours.unrotated.bse, theirs.bse)
+    pd.testing.assert_series_equal(rotated.communalities_bse, results.communalities_bse)
+
+
 def test_unrotated_is_where_it_came_from(results, rotated):
     unrotated = rotated.unrotated
     assert type(unrotated) is type(results)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Mapping
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mlfm.covariance import MultilevelCovariance
 from mlfm.inference.counts import Unidentified
+from mlfm.inference.parameter_covariance import ParameterCovariance
 from mlfm.results.results import MultilevelFactorResults
 
 Floats = NDArray[np.float64]
@@ -132,6 +133,17 @@ class RotatedResults(MultilevelFactorResults):
         self.cov_params()
 
     tvalues = pvalues = bse
+
+    @property
+    def _parameter_covariance(self) -> ParameterCovariance:
+        # Communalities and variance shares are the same in every rotation, and so are their standard errors.
+        return self.unrotated._parameter_covariance
+
+    def with_cov_type(self, cov_type: str | None) -> Self:
+        """The same results with standard errors of another kind; see :meth:`MultilevelFactorResults.with_cov_type`."""
+        results = super().with_cov_type(cov_type)
+        results.__dict__.pop("unrotated", None)
+        return results
 
     def remove_data(self) -> None:
         """Drop the model, and with it the data."""
