@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         IrregularTestWarning,
         LowerMaximumWarning,
         MlfmWarning,
+        RotationWarning,
         UniquenessFloorWarning,
     )
     from mlfm.hierarchy import Hierarchy
@@ -47,6 +48,7 @@ __all__ = [
     "MultilevelFactorResults",
     "MultilevelLowRank",
     "MultilevelPrecision",
+    "RotationWarning",
     "UniquenessFloorWarning",
     "__version__",
     "compare",
@@ -73,6 +75,7 @@ _HOMES = {
     "MultilevelFactorResults": "mlfm.results",
     "MultilevelLowRank": "mlfm.covariance",
     "MultilevelPrecision": "mlfm.covariance",
+    "RotationWarning": "mlfm.exceptions",
     "UniquenessFloorWarning": "mlfm.exceptions",
     "compare": "mlfm.comparison",
     "cross_validate": "mlfm.validation",

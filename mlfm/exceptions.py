@@ -27,6 +27,10 @@ class DroppedObservationsWarning(MlfmWarning):
     """Observations with missing values were left out, as asked with ``missing="drop"``."""
 
 
+class RotationWarning(MlfmWarning):
+    """Some groups' loadings could not be rotated, or the search for the rotation did not end."""
+
+
 class ConditionWarning(MlfmWarning):
     """A covariance is so close to singular that a result has lost many of its digits."""
 

@@ -535,7 +535,7 @@ class MultilevelFactorModel(LikelihoodModel):
         scale = problem.scale
         F, D = self._to_user(filling(problem, rng) * scale[:, None]), self._to_user(scale**2)
         columns = factor_columns(self.hierarchy, self._ranks)
-        F, D = warm_start(results.loadings, results.uniquenesses, self.hierarchy.features, columns, F, D)
+        F, D = warm_start(results.covariance.loadings, results.uniquenesses, self.hierarchy.features, columns, F, D)
         B = self._to_user(self._data.coefficients)
         B = warm_coefficients(results.coefficients, self.hierarchy.features, self.covariates, B)
         return problem.from_units(*(self._to_group(part) for part in (B, F, D)))

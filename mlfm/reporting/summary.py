@@ -132,7 +132,7 @@ def _largest_loadings(results: MultilevelFactorResults) -> SimpleTable:
 def _factor_lines(results: MultilevelFactorResults) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """A line for each level; under it one for each factor, with the features that load most on it."""
     hierarchy, F = results.hierarchy, results.loadings.to_numpy()
-    spread = np.sqrt((F**2).sum(axis=1) + results.uniquenesses.to_numpy())
+    spread = np.sqrt(results.covariance.diagonal())
     column = 0
     for level, rank, bounds in zip(hierarchy.levels, results.ranks, hierarchy.offsets, strict=True):
         if rank == 0:
@@ -178,7 +178,7 @@ def _cell(feature: str, value: str, width: int) -> str:
 
 def _notes(results: MultilevelFactorResults) -> Iterator[str]:
     yield (
-        "Loadings in canonical rotation, in the data's units, listed by size relative to the feature's "
+        f"Loadings in {results.rotation} rotation, in the data's units, listed by size relative to the feature's "
         "standard deviation. Levels are of features, not of observations."
     )
     if not results.converged:

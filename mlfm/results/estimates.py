@@ -295,7 +295,7 @@ class Estimates(LikelihoodModelResults):
         results = copy.copy(self)
         if remove_data:
             results.model = None
-        for derived in ("params", "covariance", "_coefficient_covariance", "_parameter_covariance"):
+        for derived in ("params", "covariance", "_coefficient_covariance", "_parameter_covariance", "unrotated"):
             results.__dict__.pop(derived, None)
         with Path(fname).open("wb") as file:
             pickle.dump(results, file, protocol=5)
