@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from mlfm.reporting.summary import summary as build_summary
 from mlfm.results.factors import FactorResults
 from mlfm.results.fit import FitResults
 from mlfm.results.mean import MeanResults
-
-if TYPE_CHECKING:
-    from statsmodels.iolib.summary import Summary
+from mlfm.results.reports import ReportResults
 
 
-class MultilevelFactorResults(MeanResults, FactorResults, FitResults):
+class MultilevelFactorResults(MeanResults, FactorResults, FitResults, ReportResults):
     """Results of fitting a :class:`mlfm.MultilevelFactorModel`; made by its ``fit``.
 
     Loadings are reported in canonical rotation: in every group k, F_k' D^-1 F_k is diagonal and decreasing, and
@@ -51,13 +46,3 @@ class MultilevelFactorResults(MeanResults, FactorResults, FitResults):
     record : FitRecord
         How the fit went.
     """
-
-    def summary(self) -> Summary:
-        """Tables of the fit: header, levels, largest loadings, notes.
-
-        Returns
-        -------
-        statsmodels.iolib.summary.Summary
-            With ``as_text``, ``as_html`` and ``as_latex``.
-        """
-        return build_summary(self)

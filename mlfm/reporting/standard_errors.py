@@ -1,0 +1,26 @@
+"""Standard errors for tables, or the reason why there are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from mlfm.results import MultilevelFactorResults
+
+
+def standard_errors_of(results: MultilevelFactorResults) -> pd.Series | str:
+    """Standard errors of all parameters; a text where they cannot be had."""
+    try:
+        return results.bse
+    except (ValueError, NotImplementedError) as refusal:
+        return str(refusal)
+
+
+def kind_of_errors(results: MultilevelFactorResults) -> tuple[str, str]:
+    """In a word and in a sentence: what the standard errors are, or why there are none."""
+    try:
+        return str(results.cov_type), results.cov_text
+    except (ValueError, NotImplementedError, AttributeError) as refusal:
+        return "none", f"No standard errors: {refusal}"
