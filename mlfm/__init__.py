@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from mlfm.hierarchy import Hierarchy
     from mlfm.model import MultilevelFactorModel
+    from mlfm.reporting.page import report
     from mlfm.results import MultilevelFactorResults
     from mlfm.weights import exponential_weights
 
@@ -43,6 +44,7 @@ __all__ = [
     "datasets",
     "exponential_weights",
     "load",
+    "report",
 ]
 
 # Imported when first asked for, so that "import mlfm" costs next to nothing.
@@ -60,6 +62,7 @@ _HOMES = {
     "MultilevelPrecision": "mlfm.covariance",
     "UniquenessFloorWarning": "mlfm.exceptions",
     "exponential_weights": "mlfm.weights",
+    "report": "mlfm.reporting.page",
 }
 
 

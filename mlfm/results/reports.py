@@ -11,6 +11,7 @@ from mlfm.inference.tables import check_alpha
 from mlfm.inference.weak_factors import WeakFactor, weak_factors
 from mlfm.reporting.frame import summary_frame
 from mlfm.reporting.level_summary import level_summary
+from mlfm.reporting.plots import Plots
 from mlfm.reporting.summary import summary
 from mlfm.reporting.summary2 import summary2
 from mlfm.results.estimates import Estimates
@@ -112,6 +113,13 @@ class ReportResults(Estimates):
         Name: coef, dtype: float64
         """
         return summary_frame(self._whole, which, alpha)
+
+    @property
+    def plot(self) -> Plots:
+        """Plots of the fit: ``loadings``, ``covariance``, ``residual_correlations``, ``variance_shares``, ``scree``,
+        ``convergence`` and ``scores``.
+        """
+        return Plots(self._whole)
 
     def weak_factors(self) -> list[WeakFactor]:
         """Factors with fewer than three sizeable loadings, which the data can hardly tell from a correlation of two.
