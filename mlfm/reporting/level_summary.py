@@ -6,7 +6,6 @@ from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from statsmodels.iolib.table import SimpleTable
 
@@ -15,7 +14,7 @@ from mlfm.reporting.escaping import Summary
 from mlfm.reporting.frame import summary_frame
 from mlfm.reporting.layout import NUMBER, WIDTH, cut, group_names, heading, number, places, table
 from mlfm.reporting.notes import diagnostics, wrapped
-from mlfm.reporting.standard_errors import kind_of_errors, standard_errors_of
+from mlfm.reporting.standard_errors import kind_of_errors
 from mlfm.wording import count
 
 if TYPE_CHECKING:
@@ -144,12 +143,7 @@ def _numbers(row: NDArray[np.float64]) -> list[str]:
 
 def _notes(results: MultilevelFactorResults, level: Hashable) -> Iterator[str]:
     yield "Loadings in canonical rotation, in the data's units; comm.: share of the variance that all levels explain."
-    if isinstance(errors := standard_errors_of(results), pd.Series):
-        yield kind_of_errors(results)[1]
-        if len(results.on_floor) or not (errors > 0).all():
-            yield "Without a standard error: estimates on a bound."
-    else:
-        yield f"No standard errors: {errors}"
+    yield kind_of_errors(results)[1]
     sizes = results.hierarchy.summary()
     if sizes.loc[[level], "largest"].iloc[0] > FEATURES_A_GROUP:
         yield (

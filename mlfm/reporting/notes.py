@@ -55,7 +55,7 @@ def _optima(results: MultilevelFactorResults) -> Iterator[str]:
         return
     ends = sorted(record.starts.items(), key=lambda end: -end[1])
     (best, highest), (worst, lowest) = ends[0], ends[-1]
-    near = sum(highest - llf <= max(1.0, 100 * record.tol) for _, llf in ends)
+    near = sum(highest - llf <= 1 for _, llf in ends)
     yield (
         f"{len(ends)} starts ended between log-likelihoods {lowest:.3f} ({worst}) and {highest:.3f} ({best}), "
         f"{near} of them within 1 of the highest."

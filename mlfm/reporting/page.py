@@ -17,7 +17,7 @@ from mlfm.reporting.frame import summary_frame
 from mlfm.reporting.largest import Factor, More, largest
 from mlfm.reporting.layout import number, places
 from mlfm.reporting.notes import READING, diagnostics
-from mlfm.reporting.standard_errors import kind_of_errors, standard_errors_of
+from mlfm.reporting.standard_errors import kind_of_errors
 from mlfm.reporting.summary import LEVEL_COLUMNS, TITLE, covariate_rows, header, level_rows
 from mlfm.wording import count
 
@@ -132,9 +132,7 @@ def _fit(results: MultilevelFactorResults) -> Iterator[str]:
     rows = [[name.rstrip(":"), value] for name, value in [*left, *right]]
     yield _table(["", ""], rows, heads=False)
     yield f"<p>Formula: <code>{html_text(results.formula)}</code></p>" if results.formula else ""
-    errors = standard_errors_of(results)
-    what = f"No standard errors: {errors}" if isinstance(errors, str) else kind_of_errors(results)[1]
-    yield f"<p>{html_text(what)}</p>\n</section>"
+    yield f"<p>{html_text(kind_of_errors(results)[1])}</p>\n</section>"
 
 
 def _doubts(results: MultilevelFactorResults) -> Iterator[str]:

@@ -14,13 +14,16 @@ def standard_errors_of(results: MultilevelFactorResults) -> pd.Series | str:
     """Standard errors of all parameters; a text where they cannot be had."""
     try:
         return results.bse
-    except (ValueError, NotImplementedError) as refusal:
+    except ValueError as refusal:
         return str(refusal)
 
 
 def kind_of_errors(results: MultilevelFactorResults) -> tuple[str, str]:
     """In a word and in a sentence: what the standard errors are, or why there are none."""
-    try:
-        return str(results.cov_type), results.cov_text
-    except (ValueError, NotImplementedError, AttributeError) as refusal:
-        return "none", f"No standard errors: {refusal}"
+    errors = standard_errors_of(results)
+    if isinstance(errors, str):
+        return "none", f"No standard errors: {errors}."
+    text = f"Standard errors: {results.cov_text}."
+    if errors.isna().any():
+        text += " Those of parameters that are not estimated or not identified are missing."
+    return results.cov_type, text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
 from statsmodels.iolib.table import SimpleTable
@@ -13,7 +13,6 @@ from mlfm.reporting.escaping import Summary
 from mlfm.reporting.largest import FEATURES_A_FACTOR, More, largest
 from mlfm.reporting.layout import STUB, WIDTH, cut, full_width, table
 from mlfm.reporting.notes import READING, diagnostics, wrapped
-from mlfm.reporting.standard_errors import kind_of_errors
 
 if TYPE_CHECKING:
     from mlfm.results import MultilevelFactorResults
@@ -51,7 +50,7 @@ def header(results: MultilevelFactorResults) -> tuple[list[tuple[str, str]], lis
         ("No. Features:", f"{results.hierarchy.n_features}"),
         ("Evaluations:", f"{len(record.evaluations) + record.elsewhere}"),
         ("Uniqueness floor:", f"{results.uniqueness_floor:g}"),
-        ("Covariance Type:", kind_of_errors(results)[0]),
+        ("Covariance Type:", results.cov_type),
     ]
     if results.n_missing:
         left.append(("Missing values:", f"{results.n_missing} ({100 * results.missing_share:.2g} %)"))
@@ -111,8 +110,11 @@ def covariate_rows(results: MultilevelFactorResults) -> tuple[list[str], list[st
 
 
 def tests_at_hand(results: MultilevelFactorResults) -> bool:
-    """Whether tests of covariates take no time: with missing values they need a matrix of all coefficients."""
-    return not results.n_missing or "_coefficient_covariance" in vars(results)
+    """Whether tests of covariates take no time: with missing values, or standard errors from scores, they need a matrix
+    of all coefficients.
+    """
+    of_scores = results.cov_type in ("opg", "robust")
+    return not (results.n_missing or of_scores) or "_coefficient_covariance" in vars(results)
 
 
 def _largest_loadings(results: MultilevelFactorResults) -> SimpleTable:
@@ -138,7 +140,8 @@ def _largest_loadings(results: MultilevelFactorResults) -> SimpleTable:
 
 def _factor_lines(results: MultilevelFactorResults) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """A line for each level; under it one for each factor, with the features that load most on it."""
-    F, features, level = results.loadings.to_numpy(), results.hierarchy.features, GLOBAL
+    F, features = results.loadings.to_numpy(), results.hierarchy.features
+    level: Hashable = GLOBAL
     for factor in largest(results):
         if factor.level != level:
             level = factor.level
@@ -158,7 +161,7 @@ def _cell(feature: str, value: str, width: int) -> str:
 
 def _notes(results: MultilevelFactorResults) -> Iterator[str]:
     yield READING
-    yield kind_of_errors(results)[1]
+    yield f"Standard errors, in summary(level=...) and summary_frame(): {results.cov_text}."
     if not results.mean_alone and results.coefficients.size and not tests_at_hand(results):
-        yield "Tests of covariates, which take a while with missing values: wald_test_terms()."
+        yield "Tests of covariates, which take a while here: wald_test_terms()."
     yield from diagnostics(results)

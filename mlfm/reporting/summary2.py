@@ -13,7 +13,7 @@ from mlfm.reporting.frame import summary_frame
 from mlfm.reporting.largest import More, largest
 from mlfm.reporting.layout import cut, number, places
 from mlfm.reporting.notes import READING, diagnostics
-from mlfm.reporting.standard_errors import kind_of_errors, standard_errors_of
+from mlfm.reporting.standard_errors import kind_of_errors
 from mlfm.reporting.summary import LEVEL_COLUMNS, TITLE, covariate_rows, header, level_rows
 
 if TYPE_CHECKING:
@@ -78,6 +78,5 @@ def _texts(row: object) -> list[str]:
 
 def _notes(results: MultilevelFactorResults) -> Iterator[str]:
     yield READING
-    errors = standard_errors_of(results)
-    yield f"No standard errors: {errors}" if isinstance(errors, str) else kind_of_errors(results)[1]
+    yield kind_of_errors(results)[1]
     yield from diagnostics(results)

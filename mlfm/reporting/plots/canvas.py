@@ -22,7 +22,7 @@ REST = "#999999"
 DIVERGING = "RdBu_r"  # for numbers on both sides of 0, which is white
 LINES = "#333333"
 TICKS = 40  # labels that stay readable along an axis
-LABEL = 18
+LABEL = 24
 FEW_BEYOND = 5000  # values from which a few outliers may not make all others pale
 
 
@@ -53,9 +53,9 @@ def colour(number: int) -> str:
     return CATEGORIES[number % len(CATEGORIES)]
 
 
-def heatmap(ax: Axes, values: Floats, limit: float, label: str) -> None:
+def heatmap(ax: Axes, values: Floats, limit: float, label: str, interpolation: str = "auto") -> None:
     """Numbers on both sides of 0 as colours, with a colour bar; what is beyond the limit has the colour of its end."""
-    image = ax.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    image = ax.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto", interpolation=interpolation)
     over, under = bool((values > limit).any()), bool((values < -limit).any())
     extend = ("both" if under else "max") if over else "min" if under else "neither"
     bar = figure_of(ax).colorbar(image, ax=ax, label=label, extend=extend, fraction=0.08, aspect=35, pad=0.02)
@@ -70,10 +70,17 @@ def limit_of(values: Floats) -> float:
     return float(np.quantile(sizes, 0.998) if len(sizes) > FEW_BEYOND else sizes.max()) or 1.0
 
 
-def tick_labels(axis: Any, places: Sequence[float] | Floats, labels: Sequence[Any], most: int = TICKS) -> None:
+def tick_labels(axis: Any, places: Any, labels: Sequence[Any], most: int = TICKS) -> None:
     """Labels at places, as many of them as can be read, evenly thinned."""
     step = max(1, -(-len(labels) // most))
     axis.set_ticks(list(places)[::step], [cut(str(label), LABEL) for label in labels][::step])
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks at whole numbers only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def size_of_ticks(number: int) -> float:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlfm.reporting.plots.canvas import LINES, axes_of, colour, figure_of
+from mlfm.reporting.plots.canvas import LINES, axes_of, colour, figure_of, whole_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def convergence(results: MultilevelFactorResults, ax: Axes | None) -> Figure:
             label="steps taken back",
         )
     ax.axhline(record.tol, color=LINES, linewidth=1, linestyle="--", label=f"tolerance {record.tol:g}")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(ax.xaxis)
     ax.set_xlabel("evaluation")
     ax.set_ylabel("log-likelihood (nats)")
     ending = "converged" if results.converged else "NOT converged"

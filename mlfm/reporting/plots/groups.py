@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlfm.hierarchy import Hierarchy
 from mlfm.inference.block_means import Places, boundaries, centres
@@ -34,9 +35,20 @@ def label_features(axis: Any, hierarchy: Hierarchy, bounds: Places) -> str:
         return "features"
     level = level_to_name(hierarchy)
     names = group_names(list(hierarchy.paths(level)))
-    tick_labels(axis, centres(hierarchy.offsets[hierarchy.position(level)], bounds) - 0.5, names)
+    middles = centres(hierarchy.offsets[hierarchy.position(level)], bounds) - 0.5
+    kept = apart(middles, (len(bounds) - 1) / 32)
+    tick_labels(axis, middles[kept], [names[g] for g in kept])
     axis.set_tick_params(labelsize=size_of_ticks(min(len(names), TICKS)), length=0)
     return f"{n:,} features by {level}"
+
+
+def apart(places: NDArray[np.float64], least: float) -> list[int]:
+    """Those of increasing places that stand so far from the one kept before them."""
+    kept = [0]
+    for i, place in enumerate(places):
+        if place - places[kept[-1]] >= least:
+            kept.append(i)
+    return kept
 
 
 def draw_boundaries(ax: Axes, hierarchy: Hierarchy, bounds: Places, across: bool) -> None:

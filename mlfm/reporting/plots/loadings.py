@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from mlfm.results import MultilevelFactorResults
 
-ROWS = 1500
+ROWS = 500
 
 
 def loadings(results: MultilevelFactorResults, level: Hashable | None, ax: Axes | None) -> Figure:
-    """The heatmap; above some 1500 features each row is the mean of several."""
+    """The heatmap; above some 500 features each row is the mean of several."""
     hierarchy, columns = results.hierarchy, results.loadings.columns
     chosen = np.arange(len(columns))
     if level is not None:
@@ -38,7 +38,7 @@ def loadings(results: MultilevelFactorResults, level: Hashable | None, ax: Axes 
 
     n = len(F)
     ax = axes_of(ax, 3.2 + min(0.45 * len(chosen), 7), np.clip(1.6 + 0.2 * n, 3.5, 9 if n <= FEATURES else 8))
-    heatmap(ax, shown, limit_of(shown), "standardised loading")
+    heatmap(ax, shown, limit_of(shown), "standardised loading", "nearest")
     ax.set_ylabel(label_features(ax.yaxis, hierarchy, bounds))
     draw_boundaries(ax, hierarchy, bounds, across=False)
     names = [f"{columns[i][0]} {columns[i][1]}" for i in chosen]

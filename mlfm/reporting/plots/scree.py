@@ -10,7 +10,7 @@ import numpy as np
 
 from mlfm.inference.scree import eigenvalues, noise_edge
 from mlfm.reporting.layout import cut, group_names
-from mlfm.reporting.plots.canvas import LINES, REST, axes_of, colour, figure_of
+from mlfm.reporting.plots.canvas import LINES, REST, axes_of, colour, figure_of, whole_numbers
 from mlfm.reporting.plots.residuals import unit_residuals
 from mlfm.sweep import Workers
 
@@ -59,7 +59,7 @@ def scree(results: MultilevelFactorResults, level: Hashable, ax: Axes | None) ->
     ax.axhline(float(np.median(edges)), color=LINES, linewidth=1, linestyle="--", label=_noise_label(len(groups)))
     ax.axvline(rank + 0.5, color=LINES, linewidth=1, linestyle=":", label=f"fitted rank {rank}")
     ax.set_xlim(0.5, max(map(len, lines)) + 0.5)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    whole_numbers(ax.xaxis)
     ax.set_xlabel("number of the eigenvalue, in each group" if len(groups) > 1 else "number of the eigenvalue")
     ax.set_ylabel("eigenvalue (a feature's variance is 1)")
     coarser = "sample correlation" if not above else "sample correlation less coarser levels"

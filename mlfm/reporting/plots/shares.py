@@ -37,7 +37,7 @@ def _by_level(results: MultilevelFactorResults, ax: Axes | None) -> Figure:
     ax = axes_of(ax, 6.4, 1.4 + 0.4 * len(shares))
     ax.barh(places, shares.to_numpy(), color=_colours(len(shares) - 1))
     for place, share in zip(places, shares, strict=True):
-        ax.text(share, place, f" {100 * share:.1f} %", va="center", fontsize=9)
+        ax.text(float(share), float(place), f" {100 * share:.1f} %", va="center", fontsize=9)
     tick_labels(ax.yaxis, places, list(shares.index))
     ax.invert_yaxis()
     ax.set_xlim(0, min(1.0, 1.18 * float(shares.max())))
