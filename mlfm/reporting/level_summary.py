@@ -87,7 +87,8 @@ class _Estimates:
             (results.loadings.to_numpy() ** 2).sum(axis=1) + results.uniquenesses.to_numpy()
         ).reshape(-1, 1)
         n, r = results.loadings.shape
-        self.loadings = summary_frame(results, "loadings", alpha).to_numpy().reshape(n, r, -1)
+        loadings = summary_frame(results, "loadings", alpha).to_numpy()
+        self.loadings = loadings.reshape(n, r, loadings.shape[1])
         self.uniquenesses = summary_frame(results, "uniquenesses", alpha).to_numpy()
         self.headers = [*z_columns(alpha)[: self.loadings.shape[2]], "comm."]
         widths = [NUMBER, NUMBER, Z_WIDTH, P_WIDTH, NUMBER, NUMBER]

@@ -237,7 +237,8 @@ def _plots(results: MultilevelFactorResults) -> Iterator[str]:
         yield '<p>Plots are left out: they need matplotlib, <code>pip install "mlfm[plot]"</code>.</p>\n</section>'
         return
     for number_, figure in enumerate(_figures(results)):
-        yield f"<figure>\n{_svg(figure, f'plot{number_}')}\n</figure>"
+        title = html_text(figure.axes[0].get_title())
+        yield f'<figure role="img" aria-label="{title}">\n{_svg(figure, f"plot{number_}")}\n</figure>'
     if results.model is None:
         yield "<p>Plots of the data are left out: these results hold none.</p>"
     yield "</section>"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlfm.results import MultilevelFactorResults
 
 BEYOND = 10  # eigenvalues that are shown beyond the rank
+DRAWN = 100  # groups up to which each has a line
 NAMED = 7  # groups up to which each has a colour of its own
 
 
@@ -44,7 +45,7 @@ def scree(results: MultilevelFactorResults, level: Hashable, ax: Axes | None) ->
     ax = axes_of(ax, 6.8, 4.4)
     names = group_names(list(hierarchy.paths(level)))
     few = len(groups) <= NAMED
-    for g, values in enumerate(lines):
+    for g, values in enumerate(lines if len(groups) <= DRAWN else []):
         tint, width = (colour(g), 1.5) if few else (REST, 0.7)
         places = np.arange(1, len(values) + 1)
         label = cut(names[g], 24) if few else "a group" if g == 0 else None
@@ -52,8 +53,12 @@ def scree(results: MultilevelFactorResults, level: Hashable, ax: Axes | None) ->
         ax.plot(places, values, color=tint, linewidth=width, label=label, **style)
     if not few:
         longest = max(map(len, lines))
-        median = [np.median([values[k] for values in lines if k < len(values)]) for k in range(longest)]
+        low, median, high = np.transpose(
+            [np.quantile([values[k] for values in lines if k < len(values)], [0.05, 0.5, 0.95]) for k in range(longest)]
+        )
         places = np.arange(1, longest + 1)
+        if len(groups) > DRAWN:
+            ax.fill_between(places, low, high, color=REST, alpha=0.4, linewidth=0, label="nine groups of ten")
         ax.plot(places, median, color=colour(0), linewidth=2, marker="o", markersize=3.5, label="median of groups")
     edges = [noise_edge(b - a, nobs, float(left[a:b].mean())) for a, b in groups]
     ax.axhline(float(np.median(edges)), color=LINES, linewidth=1, linestyle="--", label=_noise_label(len(groups)))
