@@ -126,9 +126,10 @@ class Plots:
         Returns
         -------
         matplotlib.figure.Figure
-            One line a group; of more than 100 groups the median and the band of the middle nine tenths. Dotted, the rank that was fitted: what stands to its right and far above the dashed line,
-            the largest eigenvalue of independent noise with the same variances (Marchenko and Pastur's edge), speaks
-            for a higher rank here or at a finer level.
+            One line a group; of more than 100 groups the median and the band of the middle nine tenths. Dotted, the
+            rank that was fitted: what stands to its right and far above the dashed line, the largest eigenvalue of
+            independent noise with the same variances (Marchenko and Pastur's edge), speaks for a higher rank here or
+            at a finer level.
 
         Raises
         ------
