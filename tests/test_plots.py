@@ -118,6 +118,15 @@ class TestLoadings:
         # Three groups of ten and six of five: boundaries at 5, 10, .., 25.
         assert lines_across(results.plot.loadings().axes[0]) == [4.5, 9.5, 14.5, 19.5, 24.5]
 
+    def test_in_small_axes_groups_are_named_instead_of_features(self, results):
+        figure = Figure(figsize=(4, 2))
+        ax = figure.subplots()
+        results.plot.loadings(ax=ax)
+        names = ["/".join(str(label) for label in path) for path in CASE.hierarchy.paths("level2")]
+        own = [str(path[-1]) for path in CASE.hierarchy.paths("level2")]
+        assert [label.get_text() for label in ax.get_yticklabels()] in (names, own)
+        assert ax.get_ylabel() == "30 features by level2"
+
     def test_of_one_level(self, results):
         np.testing.assert_allclose(
             image_of(results.plot.loadings("level1"))[:, 0], image_of(results.plot.loadings())[:, 2]

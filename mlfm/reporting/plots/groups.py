@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FEATURES = 60  # features up to which each one's name is written
+LEAST = 6.5  # points that a label needs at least
 BOUNDARIES = 40  # groups up to which lines are drawn between them
 
 
@@ -27,19 +28,25 @@ def level_to_name(hierarchy: Hierarchy) -> Hashable:
 
 
 def label_features(axis: Any, hierarchy: Hierarchy, bounds: Places) -> str:
-    """Names of the features, or of groups at their middles where there are too many; what the axis shows."""
-    n = hierarchy.n_features
-    if n <= FEATURES and len(bounds) == n + 1:
+    """Names of the features, or of groups at their middles where there is no room for them; what the axis shows."""
+    n, room = hierarchy.n_features, points(axis)
+    if n <= FEATURES and len(bounds) == n + 1 and LEAST * n <= room:
         tick_labels(axis, np.arange(n), list(hierarchy.features[hierarchy.permutation]), FEATURES)
-        axis.set_tick_params(labelsize=size_of_ticks(n))
+        axis.set_tick_params(labelsize=min(9.0, 0.85 * room / n))
         return "features"
     level = level_to_name(hierarchy)
     names = group_names(list(hierarchy.paths(level)))
     middles = centres(hierarchy.offsets[hierarchy.position(level)], bounds) - 0.5
-    kept = apart(middles, (len(bounds) - 1) / 32)
+    kept = apart(middles, 1.6 * LEAST * (len(bounds) - 1) / room)
     tick_labels(axis, middles[kept], [names[g] for g in kept])
     axis.set_tick_params(labelsize=size_of_ticks(min(len(names), TICKS)), length=0)
     return f"{n:,} features by {level}"
+
+
+def points(axis: Any) -> float:
+    """The length of an axis, in points."""
+    box = axis.axes.bbox
+    return float((box.height if axis.axis_name == "y" else box.width) * 72 / axis.axes.figure.dpi)
 
 
 def apart(places: NDArray[np.float64], least: float) -> list[int]:
