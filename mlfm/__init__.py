@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlfm.hierarchy import Hierarchy
     from mlfm.likelihood_ratio_test import lr_test
     from mlfm.model import MultilevelFactorModel
+    from mlfm.reporting.page import report
     from mlfm.results import MultilevelFactorResults
     from mlfm.validation import cross_validate
     from mlfm.weights import exponential_weights
@@ -57,6 +58,7 @@ __all__ = [
     "exponential_weights",
     "load",
     "lr_test",
+    "report",
 ]
 
 # Imported when first asked for, so that "import mlfm" costs next to nothing.
@@ -81,6 +83,7 @@ _HOMES = {
     "cross_validate": "mlfm.validation",
     "exponential_weights": "mlfm.weights",
     "lr_test": "mlfm.likelihood_ratio_test",
+    "report": "mlfm.reporting.page",
 }
 
 

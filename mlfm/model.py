@@ -474,7 +474,7 @@ class MultilevelFactorModel(LikelihoodModel):
                 named, begin = "start_params", search.problem.from_units(B, F, D)
             elif isinstance(start, MultilevelFactorResults):
                 named, begin = "results", self._warm(start, search.problem, seeded)
-            record = FitRecord(method, named, maxiter, tol, workers.n_threads)
+            record = FitRecord(method, named, maxiter, tol, workers.n_threads, n_starts=n_starts)
             results = self._maximised(search, begin, n_starts, record)
             record.seconds = time.perf_counter() - began
         results._asked_cov_type = cov_type

@@ -104,10 +104,10 @@ class Standardised:
         Y: Reals = np.multiply(self.Y, np.sqrt(self.weights), dtype=self.Y.dtype, casting="same_kind")
         return Y
 
-    def same_as(self, other: Standardised, columns: NDArray[np.intp]) -> bool:
+    def same_as(self, other: Standardised, columns: NDArray[np.intp] | slice = slice(None)) -> bool:
         """Whether these are the same observations with the same weights, whatever the covariates.
 
-        ``columns``: which of the other data's features each of these is.
+        ``columns``: which of the other data's features each of these is, if they are in another order.
         """
         if self.Y.shape != other.Y.shape:
             return False

@@ -58,6 +58,8 @@ class FitRecord:
         Evaluations spent on starts that were given up.
     seconds : float
         Wall-clock time.
+    n_starts : int
+        Starts that were asked for; each of several is followed to its end.
     score_norm : float
         Largest derivative of the log-likelihood, per observation, at the end, by parameters in units of their
         feature's standard deviation (variance); a uniqueness that is pressed against its floor does not count.
@@ -75,6 +77,7 @@ class FitRecord:
     elsewhere: int = 0
     score_norm: float = float("nan")
     seconds: float = float("nan")
+    n_starts: int = 1
 
     @property
     def history(self) -> pd.DataFrame:

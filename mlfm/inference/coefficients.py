@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import linalg, stats
 
 from mlfm.covariance import MultilevelCovariance
+from mlfm.inference.tables import z_table
 from mlfm.linear import divide_by_paths, eliminate
 from mlfm.patterns import Patterns
 from mlfm.standardised import Standardised
@@ -156,12 +157,7 @@ def table(coefficients: pd.DataFrame, bse: pd.DataFrame, alpha: float) -> pd.Dat
     names = [coefficients.index.name or "feature", "covariate"]
     pairs = [(feature, covariate) for feature in coefficients.index for covariate in coefficients.columns]
     index = pd.MultiIndex.from_tuples(pairs, names=names) if pairs else pd.MultiIndex.from_arrays([[], []], names=names)
-    value, error = coefficients.to_numpy().ravel(), bse.to_numpy().ravel()
-    z = value / error
-    half = stats.norm.isf(alpha / 2) * error
-    columns = ["coef", "std err", "z", "P>|z|", f"[{alpha / 2:g}", f"{1 - alpha / 2:g}]"]
-    numbers = [value, error, z, 2 * stats.norm.sf(np.abs(z)), value - half, value + half]
-    return pd.DataFrame(dict(zip(columns, numbers, strict=True)), index=index)
+    return z_table(coefficients.to_numpy().ravel(), bse.to_numpy().ravel(), alpha, index)
 
 
 def chosen_terms(

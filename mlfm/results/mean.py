@@ -11,6 +11,7 @@ import pandas as pd
 from mlfm.arrays import as_pandas, floating_array
 from mlfm.covariates import covariates
 from mlfm.inference.coefficients import chosen_terms, table, wald_table
+from mlfm.inference.tables import check_alpha
 from mlfm.results.uncertainty import UncertaintyResults
 from mlfm.wording import count, listing
 
@@ -144,8 +145,7 @@ class MeanResults(UncertaintyResults):
         t21_numbpuzz const          2.944    0.104  28.403    0.0   2.741   3.147
                      t20_deduction  0.414    0.056   7.346    0.0   0.304   0.524
         """
-        if not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}")
+        check_alpha(alpha)
         return table(self.coefficients, self.coefficients_bse, alpha)
 
     def wald_test_terms(self, terms: Any = None) -> pd.DataFrame:

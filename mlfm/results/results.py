@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlfm.reporting.summary import summary as build_summary
 from mlfm.results.bootstrap import BootstrapResults
 from mlfm.results.fit import FitResults
 from mlfm.results.likelihood_ratio import LikelihoodRatioResults
 from mlfm.results.prediction import PredictionResults
+from mlfm.results.reports import ReportResults
 
 if TYPE_CHECKING:
-    from statsmodels.iolib.summary import Summary
-
     from mlfm.results.rotated import RotatedResults
 
 
-class MultilevelFactorResults(PredictionResults, BootstrapResults, LikelihoodRatioResults, FitResults):
+class MultilevelFactorResults(PredictionResults, BootstrapResults, LikelihoodRatioResults, FitResults, ReportResults):
     """Results of fitting a :class:`mlfm.MultilevelFactorModel`; made by its ``fit``.
 
     Loadings are reported in canonical rotation: in every group k, F_k' D^-1 F_k is diagonal and decreasing, and
@@ -157,13 +155,3 @@ class MultilevelFactorResults(PredictionResults, BootstrapResults, LikelihoodRat
 
         way = Rotation.of(method, normalize, gamma, power, oblique, n_starts, rng, maxiter, tol, target)
         return rotate(self, way, levels, target)
-
-    def summary(self) -> Summary:
-        """Tables of the fit: header, levels, largest loadings, notes.
-
-        Returns
-        -------
-        statsmodels.iolib.summary.Summary
-            With ``as_text``, ``as_html`` and ``as_latex``.
-        """
-        return build_summary(self)

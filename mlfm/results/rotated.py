@@ -139,6 +139,10 @@ class RotatedResults(MultilevelFactorResults):
         # Communalities and variance shares are the same in every rotation, and so are their standard errors.
         return self.unrotated._parameter_covariance
 
+    def bootstrap(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Refused: replicates are of the canonical rotation."""
+        raise ValueError("a bootstrap is of loadings in canonical rotation: ask results.unrotated for it")
+
     def with_cov_type(self, cov_type: str | None) -> Self:
         """The same results with standard errors of another kind; see :meth:`MultilevelFactorResults.with_cov_type`."""
         results = super().with_cov_type(cov_type)

@@ -1,0 +1,29 @@
+"""Standard errors for tables, or the reason why there are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from mlfm.results import MultilevelFactorResults
+
+
+def standard_errors_of(results: MultilevelFactorResults) -> pd.Series | str:
+    """Standard errors of all parameters; a text where they cannot be had."""
+    try:
+        return results.bse
+    except ValueError as refusal:
+        return str(refusal)
+
+
+def kind_of_errors(results: MultilevelFactorResults) -> tuple[str, str]:
+    """In a word and in a sentence: what the standard errors are, or why there are none."""
+    errors = standard_errors_of(results)
+    if isinstance(errors, str):
+        return "none", f"No standard errors: {errors}."
+    text = f"Standard errors: {results.cov_text}."
+    if errors.isna().any():
+        text += " Those of parameters that are not estimated or not identified are missing."
+    return results.cov_type, text
