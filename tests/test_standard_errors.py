@@ -196,7 +196,7 @@ def test_delta_method(fit, kind):
     table = results.variance_shares(alpha=0.1)
     np.testing.assert_allclose(table["share"], shares(x))
     np.testing.assert_allclose(table["std err"], np.sqrt(np.diag(slopes @ V @ slopes.T)), rtol=1e-6)
-    np.testing.assert_allclose(table["upper"] - table["share"], stats.norm.ppf(0.95) * table["std err"])
+    np.testing.assert_allclose(table["0.95]"] - table["share"], stats.norm.ppf(0.95) * table["std err"])
 
 
 # Other software.
