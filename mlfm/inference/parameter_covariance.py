@@ -7,7 +7,7 @@ Kinds, by the names that statsmodels, lavaan and the econometric literature give
 - "opg": the inverse of the sum of outer products of the observations' scores;
 - "robust": the sandwich of the last two, right if the model of the covariance is, normal data or not (Huber 1967,
   White 1982);
-- "asymptotic": closed forms for many features in every group (see :mod:`mlfm.inference.many_features`).
+- "asymptotic": closed forms for many features (see :mod:`mlfm.inference.many_features`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ KINDS = {
     "oim": "observed information",
     "opg": "outer product of the scores",
     "robust": "sandwich of observed information and scores",
-    "asymptotic": "closed forms for many features in each group",
+    "asymptotic": "closed forms for many features",
 }
 
 

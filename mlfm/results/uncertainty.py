@@ -39,8 +39,8 @@ class UncertaintyResults(Estimates):
         """How the covariance of the estimates is worked out.
 
         "expected", "oim" (observed information), "opg" (outer product of the scores), "robust" (the sandwich of the
-        last two), or "asymptotic" (closed forms for many features in every group; Bai and Li 2012). Unless ``fit`` was
-        told, "expected", or with missing values "oim", up to 2000 parameters, "asymptotic" above.
+        last two), or "asymptotic" (closed forms for many features, linear in their number; after Bai and Li 2012).
+        Unless ``fit`` was told, "expected", or with missing values "oim", up to 2000 parameters, "asymptotic" above.
         """
         if self._asked_cov_type is not None:
             return self._asked_cov_type
