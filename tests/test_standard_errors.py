@@ -172,6 +172,16 @@ def test_dense(fit, kind):
     np.testing.assert_allclose(results.with_cov_type(kind).bse, bse, rtol=3e-6)
 
 
+def test_information_and_hessian_of_a_model(fit):
+    results, oracle = fit
+    unit = np.sqrt(np.abs(np.diag(oracle.expected)))
+    for found, expected in (
+        (results.model.information(results.params), oracle.expected),
+        (-results.model.hessian(results.params), oracle.observed),
+    ):
+        np.testing.assert_allclose(found / np.outer(unit, unit), expected / np.outer(unit, unit), atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_delta_method(fit, kind):
     results, _ = fit
