@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     fit.add_argument("--threads", type=int, metavar="N", help="threads (default: all that may be used)")
     fit.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random start (default: %(default)s)")
-    fit.add_argument("--out", metavar="DIR", help="also write summary, loadings, uniquenesses, shares and results here")
+    fit.add_argument("--out", metavar="DIR", help="also write a report, tables and the results here")
     fit.add_argument("--quiet", action="store_true", help="no progress bar")
     fit.set_defaults(run=_fit)
 
@@ -233,6 +233,8 @@ def _made(out: Path) -> Path:
 
 
 def _write(results: MultilevelFactorResults, out: Path) -> None:
+    from mlfm.reporting.page import report
+
     try:
         loadings = results.loadings.copy()
         loadings.columns = [f"{level}_{factor}" for level, factor in loadings.columns]
@@ -240,6 +242,8 @@ def _write(results: MultilevelFactorResults, out: Path) -> None:
         results.uniquenesses.rename_axis("feature").to_csv(out / "uniquenesses.csv")
         results.variance_explained().to_csv(out / "variance_by_level.csv")
         results.variance_explained("group").to_csv(out / "variance_by_group.csv")
+        results.summary_frame().rename_axis("parameter").to_csv(out / "parameters.csv")
+        report(results, out / "report.html")
         (out / "summary.txt").write_text(results.summary().as_text() + "\n", encoding="utf-8")
         results.save(out / "results.pickle")
     except OSError as error:

@@ -61,6 +61,9 @@ def test_what_is_written(files, capsys):
     np.testing.assert_allclose(pd.read_csv(out / "uniquenesses.csv", index_col=0)["uniqueness"], results.uniquenesses)
     assert pd.read_csv(out / "variance_by_level.csv")["share"].sum() == pytest.approx(1)
     assert len(pd.read_csv(out / "variance_by_group.csv")) == 6
+    table = pd.read_csv(out / "parameters.csv", index_col="parameter")
+    np.testing.assert_allclose(table["std err"], results.bse)
+    assert "Multilevel Factor Model" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_columns_without_a_rank_are_not_levels(capsys):
