@@ -36,8 +36,10 @@ from mlfm.evidence import Evidence, IncompleteEvidence, evidence_of
 from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, UniquenessFloorWarning, warn_caller
 from mlfm.formula import Design, formula_of, long_inputs, wide_inputs
 from mlfm.hierarchy import Hierarchy
+from mlfm.inference.coefficients import root
 from mlfm.inference.connected import unconnected
 from mlfm.inference.counts import Unidentified, unidentified
+from mlfm.inference.parameter_covariance import Estimate, information_matrix
 from mlfm.parameters import (
     Layout,
     Parameters,
@@ -556,12 +558,35 @@ class MultilevelFactorModel(LikelihoodModel):
         return self._layout.split(params, name)
 
     def hessian(self, params: ArrayLike) -> Floats:
-        """Not there yet."""
-        raise NotImplementedError("the Hessian is not available in this version of mlfm")
+        """Second derivatives of :meth:`loglike`, analytic, in the order of the parameters.
+
+        Singular along rotations of the factors inside groups.
+
+        Raises
+        ------
+        ValueError
+            For more than 6000 parameters.
+        """
+        return -information_matrix(self._estimate(params), observed=True)
 
     def information(self, params: ArrayLike) -> Floats:
-        """Not there yet."""
-        raise NotImplementedError("the information matrix is not available in this version of mlfm")
+        """The expected information about the parameters, given which values are observed.
+
+        Singular along rotations of the factors inside groups.
+
+        Raises
+        ------
+        ValueError
+            For more than 6000 parameters.
+        """
+        return information_matrix(self._estimate(params), observed=False)
+
+    def _estimate(self, params: ArrayLike) -> Estimate:
+        """Parameters as the information about them is worked out."""
+        B, F, D = self._group_parts(params)
+        free = np.zeros(len(D), dtype=bool)
+        order, nobs = self.hierarchy.permutation, self.effective_nobs
+        return Estimate(self._tree, order, B, F, D, free, nobs, root(self._data), self._data, self._score_weights)
 
     def predict(self, params: ArrayLike, exog: pd.DataFrame | ArrayLike | None = None) -> Floats:
         """The mean of every observation at some parameters, observations x features.

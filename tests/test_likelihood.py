@@ -183,11 +183,3 @@ def test_a_labelled_vector_is_aligned_by_name():
         model.loglike(pd.Series(params))
     with pytest.raises(TypeError, match="params: real numbers are needed"):
         model.loglike(params.astype(complex))
-
-
-def test_what_is_not_there_yet_says_so():
-    case = make_case([[0] * 4, [0, 0, 1, 1]], (1, 1))
-    model = model_of(case)
-    for method in (model.hessian, model.information):
-        with pytest.raises(NotImplementedError, match="not available in this version"):
-            method(None)

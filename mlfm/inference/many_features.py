@@ -1,4 +1,4 @@
-"""Standard errors in closed form where every group has many features: linear in their number.
+"""Standard errors in closed form where the groups have many features: linear in their number.
 
 With many features the factors are known up to what identifies them, and a feature's loadings are a regression on them
 (Bai and Li 2012, Annals of Statistics 40(1), for one level of factors of which the canonical rotation is their IC3).
@@ -15,6 +15,9 @@ variance D_j, is that of a feature's loadings and uniqueness given those of all 
 are not known quite: with P their covariance given the data and h = f'P f / D it has the information
 
     (1 - h) / D (I - P) + P f f' P / D^2,    (1 - h) P f / D^2,    (1 - h)^2 / (2 D^2).
+
+A leaf group with few features does not know its own factors. There the error is that of all the group's parameters
+given those of the others (:mod:`mlfm.inference.small_groups`), which has the leaf level's part of W in it.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm._kernels.blocks import leaf_moments
+from mlfm.inference.small_groups import covariances
 from mlfm.sweep import Moments, Posterior, Sweep, Task, Tree, Workers
 from mlfm.tiles import tile_rows
 
@@ -35,12 +39,17 @@ Places = NDArray[np.intp]
 TOGETHER = 1 << 22  # entries of the largest array that is made at once
 
 
-class Regression(NamedTuple):
-    """The error of a feature's own regression, times the number of its observations."""
+SMALL = 160  # parameters of a leaf group up to which its errors are worked out together
 
-    loadings: Floats  # features x r x r
-    uniquenesses: Floats  # features
-    between: Floats  # features x r, of loadings and uniqueness
+
+class Errors(NamedTuple):
+    """The errors of some features' regressions, times the number of their observations."""
+
+    features: Places
+    #: Of each feature's loadings and uniqueness: features x (r + 1) x (r + 1).
+    each: Floats
+    #: Of all parameters of small leaf groups of one size: groups x m (r + 1) x m (r + 1); None for large groups.
+    together: Floats | None
 
 
 class ManyFeatures:
@@ -64,88 +73,141 @@ class ManyFeatures:
     def variances(self) -> tuple[Floats, Floats]:
         """Of all loadings (n x r) and all uniquenesses (n)."""
         of_F, of_D = np.empty_like(self.F), np.empty_like(self.D)
-        for own in self._chunks():
-            regression = self._regression(own)
-            of_F[own] = np.einsum("jaa->ja", regression.loadings) / self.counts[own, None]
-            of_D[own] = regression.uniquenesses / self.counts[own]
+        for errors in self._errors(self._large, self._small):
+            own, variances = errors.features, np.einsum("jaa->ja", errors.each)
+            of_F[own] = variances[:, :-1] / self.counts[own, None]
+            of_D[own] = variances[:, -1] / self.counts[own]
             for level in range(len(self.tree.ranks)):
-                of_F[own, self.tree.own(level)] += self._of_sampled_factors(level, own) / self.nobs
+                sampled = self._of_sampled_factors(level, own, errors.together is not None)
+                of_F[own, self.tree.own(level)] += sampled / self.nobs
         return of_F, of_D
 
     def of_explained(self) -> Floats:
         """Variances of each feature's communality, f'f / (f'f + D)."""
-        out = np.empty_like(self.D)
-        for own in self._chunks():
+        out, leaf_level = np.empty_like(self.D), self.tree.own(self.tree.leaf_level)
+        for errors in self._errors(self._large, self._small):
+            own = errors.features
             F, D, N = self.F[own], self.D[own], self.counts[own]
-            regression = self._regression(own)
             explained = np.einsum("ja,ja->j", F, F)
-            noise = 4 * np.einsum("ja,jab,jb->j", F, regression.loadings, F) / N
-            with_unique = 2 * np.einsum("ja,ja->j", F, regression.between) / N
-            # The factors' sample moments add 2 (f'f)^2 / N: those of f'Wf.
-            of_explained = noise + 2 * explained**2 / self.nobs
-            variance = (
-                D**2 * of_explained + explained**2 * regression.uniquenesses / N - 2 * D * explained * with_unique
-            )
-            out[own] = variance / (explained + D) ** 4
+            slopes = np.concatenate([2 * F * D[:, None], -explained[:, None]], axis=1) / (explained + D)[:, None] ** 2
+            # The factors' sample moments move f'f by f'Wf, of variance 2 (f'f)^2.
+            rest = F[:, : leaf_level.start] if errors.together is not None else F
+            moved = 2 * (np.einsum("ja,ja->j", rest, rest) * D / (explained + D) ** 2) ** 2
+            out[own] = np.einsum("ja,jab,jb->j", slopes, errors.each, slopes) / N + moved / self.nobs
         return out
 
     def of_sums(self) -> Floats:
         """Covariances of the levels' sums of squared loadings and of the sum of uniquenesses, in that order."""
-        levels = len(self.tree.ranks)
+        levels, r = len(self.tree.ranks), self.tree.n_factors
         out = np.zeros((levels + 1, levels + 1))
-        products = self._grams(np.ones_like(self.D))
+        products, large = self._grams(np.ones_like(self.D)), ~self._is_small
         for level in range(levels):
             own = self.tree.own(level)
-            among = (products[level][:, own, own] ** 2).sum()
-            finer = [products[m][:, own, self.tree.own(m)] for m in range(level + 1, levels)]
-            out[level, level] = (2 * among + 4 * sum((block**2).sum() for block in finer)) / self.nobs
-        for own in self._chunks():
-            regression, N = self._regression(own), self.counts[own]
-            slopes = np.zeros((len(N), levels, self.tree.n_factors))
+            for finer in range(level, levels):
+                kept = large if finer == levels - 1 else slice(None)
+                squares = (products[finer][kept][:, own, self.tree.own(finer)] ** 2).sum()
+                out[level, level] += (2 if finer == level else 4) * squares / self.nobs
+        for errors in self._errors(self._large, self._small):
+            features = errors.features
+            slopes = np.zeros((levels + 1, len(features), r + 1))
             for level in range(levels):
                 columns = self.tree.own(level)
-                slopes[:, level, columns] = 2 * self.F[own, columns]
-            out[:-1, :-1] += np.einsum("jla,jab,jmb,j->lm", slopes, regression.loadings, slopes, 1 / N, optimize=True)
-            between = np.einsum("jla,ja,j->l", slopes, regression.between, 1 / N)
-            out[:-1, -1] += between
-            out[-1, :-1] += between
-            out[-1, -1] += (regression.uniquenesses / N).sum()
+                slopes[level, :, columns] = 2 * self.F[features, columns]
+            slopes[levels, :, r] = 1
+            slopes /= np.sqrt(self.counts[features, None])
+            if errors.together is None:
+                out += np.einsum("lja,jab,mjb->lm", slopes, errors.each, slopes, optimize=True)
+            else:
+                groups = len(errors.together)
+                of_group = slopes.reshape(levels + 1, groups, -1, r + 1)
+                of_F, of_D = of_group[..., :-1].reshape(levels + 1, groups, -1), of_group[..., -1]
+                flat = np.concatenate([of_F, of_D], axis=2)
+                out += np.einsum("lgp,gpq,mgq->lm", flat, errors.together, flat, optimize=True)
         return out
 
     def covariance(self, features: Places, which: Places) -> Floats:
         """Between some parameters: of features, their loadings on factors 0 .. r - 1, or uniquenesses (r)."""
-        r = len(self.F.T)
         out = np.zeros((len(features), len(features)))
-        unique, inverse = np.unique(features, return_inverse=True)
-        regression = self._regression(unique)
-        whole = np.empty((len(unique), r + 1, r + 1))
-        whole[:, :r, :r], whole[:, r, r] = regression.loadings, regression.uniquenesses
-        whole[:, r, :r] = whole[:, :r, r] = regression.between
-        same = inverse[:, None] == inverse
-        i, j = np.nonzero(same)
-        out[i, j] = whole[inverse[i], which[i], which[j]] / self.counts[features[i]]
+        roots, leaf = np.sqrt(self.counts[features]), self._leaf(features)
+        small = self._is_small[leaf]
+        for errors in self._errors(np.unique(features[~small]), np.unique(leaf[small])):
+            if errors.together is None:
+                mine = np.flatnonzero(np.isin(features, errors.features))
+                place = np.searchsorted(errors.features, features[mine])
+                same = place[:, None] == place
+                block = np.where(same, errors.each[place[:, None], which[mine][:, None], which[mine]], 0)
+                out[np.ix_(mine, mine)] = block / np.outer(roots[mine], roots[mine])
+                continue
+            m, r = errors.features.size // len(errors.together), self.tree.n_factors
+            for group, V in zip(errors.features.reshape(-1, m), errors.together, strict=True):
+                mine = np.flatnonzero((features >= group[0]) & (features <= group[-1]))
+                place, kind = features[mine] - group[0], which[mine]
+                places = np.where(kind < r, place * r + kind, m * r + place)
+                out[np.ix_(mine, mine)] = V[np.ix_(places, places)] / np.outer(roots[mine], roots[mine])
         for level in range(len(self.tree.ranks)):
-            mine = np.flatnonzero((which < r) & self._of_level(which, level))
+            mine = np.flatnonzero((which < self.tree.n_factors) & self._of_level(which, level))
+            if level == self.tree.leaf_level:
+                mine = mine[~small[mine]]
             nodes = self._nodes(level, features[mine])
             for node in np.unique(nodes):
                 some = mine[nodes == node]
                 rows = self._rows(level, int(node), features[some], which[some] - self.tree.columns[level])
-                out[np.ix_(some, some)] += rows @ rows.T / self.nobs
+                among = rows @ rows.T
+                if level < self.tree.leaf_level:
+                    # What small groups' own factors have in common with this level's is in their errors already.
+                    g = self.F[features[some], self.tree.own(self.tree.leaf_level)]
+                    both = small[some] & (leaf[some][:, None] == leaf[some]) & (which[some][:, None] == which[some])
+                    among -= np.where(both, g @ g.T, 0)
+                out[np.ix_(some, some)] += among / self.nobs
         return out
 
     def _of_level(self, which: Places, level: int) -> NDArray[np.bool_]:
         own = self.tree.own(level)
         return (which >= own.start) & (which < own.stop)
 
-    def _nodes(self, level: int, features: Places | slice) -> Places:
+    def _nodes(self, level: int, features: Places) -> Places:
         """The group of a level that each feature is in."""
-        places = np.arange(len(self.D))[features]
-        return np.searchsorted(self.tree.offsets[level], places, side="right") - 1
+        return np.searchsorted(self.tree.offsets[level], features, side="right") - 1
 
-    def _chunks(self) -> Iterator[slice]:
-        step = max(1, TOGETHER // max(1, self.tree.n_factors**2))
-        for first in range(0, len(self.D), step):
-            yield slice(first, min(first + step, len(self.D)))
+    def _leaf(self, features: Places) -> Places:
+        """The leaf group that each feature is in."""
+        return np.searchsorted(self.tree.leaves, features, side="right") - 1
+
+    @cached_property
+    def _is_small(self) -> NDArray[np.bool_]:
+        """Leaf groups whose errors are worked out together."""
+        return np.asarray(np.diff(self.tree.leaves) * (self.tree.n_factors + 1) <= SMALL)
+
+    @property
+    def _large(self) -> Places:
+        """The features of the other leaf groups."""
+        return np.flatnonzero(~np.repeat(self._is_small, np.diff(self.tree.leaves)))
+
+    @property
+    def _small(self) -> Places:
+        return np.flatnonzero(self._is_small)
+
+    def _errors(self, features: Places, leaves: Places) -> Iterator[Errors]:
+        """The errors of features of large groups, and of whole small ones; as much at once as memory should hold."""
+        r = self.tree.n_factors
+        step = max(1, TOGETHER // (r + 1) ** 2)
+        for first in range(0, len(features), step):
+            own = features[first : first + step]
+            yield Errors(own, self._regression(own), None)
+        sizes = np.diff(self.tree.leaves)[leaves]
+        for m in np.unique(sizes):
+            step = max(1, TOGETHER // (m * (r + 1)) ** 2)
+            alike = leaves[sizes == m]
+            for first in range(0, len(alike), step):
+                some = alike[first : first + step]
+                own = self.tree.leaves[some][:, None] + np.arange(m)
+                F, D, P = self.F[own], self.D[own], self.posterior[some]
+                with Workers(1):  # BLAS on one thread: these products are short
+                    V = covariances(F, D, P, self.tree.own(self.tree.leaf_level), self.fixed[own])
+                each = np.arange(m)
+                places = np.concatenate([each[:, None] * r + np.arange(r), m * r + each[:, None]], axis=1)
+                of_each = V[:, places[:, :, None], places[:, None, :]].reshape(-1, r + 1, r + 1)
+                yield Errors(own.ravel(), of_each, V)
 
     @cached_property
     def grams(self) -> list[Floats]:
@@ -190,9 +252,9 @@ class ManyFeatures:
             scaled = vectors / np.where(values > 1e-10, values, 0)[:, None, :] if values.size else vectors
         return np.asarray(scaled @ vectors.swapaxes(1, 2), dtype=np.float64)
 
-    def _regression(self, own: Places | slice) -> Regression:
-        F, D = self.F[own], self.D[own]
-        leaf = np.searchsorted(self.tree.leaves, np.arange(len(self.D))[own], side="right") - 1
+    def _regression(self, own: Places) -> Floats:
+        """The errors of features' loadings and uniquenesses, each feature's given all others: m x (r + 1) x (r + 1)."""
+        F, D, leaf = self.F[own], self.D[own], self._leaf(own)
         PF = np.einsum("jab,jb->ja", self.posterior[leaf], F)
         K = (1 - np.einsum("ja,ja->j", PF, F) / D) / D  # (Sigma^-1)_jj
         v = PF / D[:, None]
@@ -202,10 +264,11 @@ class ManyFeatures:
         # With the uniqueness unknown too, loadings have the information A + vv' - 2 vv'.
         free = ~self.fixed[own]
         share = np.where(free, 1 / (1 - t), -1 / (1 + t))
-        loadings = known / K[:, None, None] + np.einsum("ja,jb->jab", u, u) * share[:, None, None]
-        uniquenesses = free * 2 * (1 + t) / (K**2 * (1 - t))
-        between = -2 * u * (free / (K * (1 - t)))[:, None]
-        return Regression(loadings, uniquenesses, between)
+        out = np.empty((len(own), F.shape[1] + 1, F.shape[1] + 1))
+        out[:, :-1, :-1] = known / K[:, None, None] + np.einsum("ja,jb->jab", u, u) * share[:, None, None]
+        out[:, -1, -1] = free * 2 * (1 + t) / (K**2 * (1 - t))
+        out[:, :-1, -1] = out[:, -1, :-1] = -2 * u * (free / (K * (1 - t)))[:, None]
+        return out
 
     def _gaps(self, level: int) -> Floats:
         """1 / (gamma_a - gamma_b) of every group, 0 on the diagonal."""
@@ -236,8 +299,13 @@ class ManyFeatures:
             out.append(total)
         return out
 
-    def _of_sampled_factors(self, level: int, own: slice) -> Floats:
-        """N times what the factors' sample moments add to the variances of some features' loadings of a level."""
+    def _of_sampled_factors(self, level: int, own: Places, small: bool) -> Floats:
+        """N times what the factors' sample moments add to the variances of some features' loadings of a level.
+
+        For features of small leaf groups without what is in their errors already.
+        """
+        if small and level == self.tree.leaf_level:
+            return np.zeros((len(own), self.tree.ranks[level]))
         node, f = self._nodes(level, own), self.F[own, self.tree.own(level)]
         gamma = np.einsum("kaa->ka", self.grams[level][:, self.tree.own(level), self.tree.own(level)])[node]
         v = self._gaps(level)[node] * f[:, None, :]  # f_b / (gamma_a - gamma_b)
@@ -247,7 +315,8 @@ class ManyFeatures:
         out += np.einsum("jaa,jab,jab->ja", shared, v, v)
         for finer, products in self._below(level):
             g = self.F[own, self.tree.own(finer)]
-            out += (g**2).sum(axis=1)[:, None]
+            if not (small and finer == self.tree.leaf_level):
+                out += (g**2).sum(axis=1)[:, None]
             taken = np.einsum("jbc,jc->jb", products[self._nodes(finer, own)], g)
             out += 2 * np.einsum("jab,jb->ja", v, taken)
         return out

@@ -7,7 +7,7 @@ Kinds, by the names that statsmodels, lavaan and the econometric literature give
 - "opg": the inverse of the sum of outer products of the observations' scores;
 - "robust": the sandwich of the last two, right if the model of the covariance is, normal data or not (Huber 1967,
   White 1982);
-- "asymptotic": closed forms for many features in every group (see :mod:`mlfm.inference.many_features`).
+- "asymptotic": closed forms for many features (see :mod:`mlfm.inference.many_features`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from mlfm.inference.information import Dense, Residuals
 from mlfm.inference.many_features import ManyFeatures
 from mlfm.parameters import Layout
 from mlfm.standardised import Standardised
-from mlfm.sweep import Tree
+from mlfm.sweep import Tree, Workers
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -41,7 +41,7 @@ KINDS = {
     "oim": "observed information",
     "opg": "outer product of the scores",
     "robust": "sandwich of observed information and scores",
-    "asymptotic": "closed forms for many features in each group",
+    "asymptotic": "closed forms for many features",
 }
 
 
@@ -167,21 +167,42 @@ def full_parameter_covariance(kind: str, estimate: Estimate) -> FullCovariance:
             f"cov_type={kind!r} needs a matrix of all {layout.size} parameters, and is there for at most {MOST}; use "
             "cov_type='asymptotic'"
         )
+    dense, scale, back = _standardised(estimate)
+    fixed = np.zeros(layout.size, dtype=bool)
+    fixed[-layout.n_features :] = estimate.fixed
+    matrix, flat, free = np.zeros((layout.size, layout.size)), np.zeros(layout.size, dtype=bool), ~fixed
+    C = rotation_constraints(estimate.tree, layout, dense.F, dense.D)[:, free]
+    with Workers(1):  # BLAS on one thread: the same digits everywhere
+        matrix[np.ix_(free, free)], flat[free] = _by_kind(kind, dense, estimate.squares, C, free)
+    _to_units(matrix, layout, scale, back)
+    _to_units(matrix.T, layout, scale, back)
+    place = np.argsort(estimate.places())
+    return FullCovariance(estimate, matrix[np.ix_(place, place)], fixed[place], flat[place])
+
+
+def information_matrix(estimate: Estimate, observed: bool) -> Floats:
+    """The observed or expected information of all parameters, in the user's units and order."""
+    layout = estimate.layout
+    if layout.size > MOST:
+        raise ValueError(f"params: {layout.size} of them; the matrix is there for at most {MOST}")
+    dense, scale, _ = _standardised(estimate)
+    with Workers(1):
+        matrix = dense.observed() if observed else dense.expected()
+    _to_units(matrix, layout, 1 / scale, estimate.root.T)
+    _to_units(matrix.T, layout, 1 / scale, estimate.root.T)
+    place = np.argsort(estimate.places())
+    return matrix[np.ix_(place, place)]
+
+
+def _standardised(estimate: Estimate) -> tuple[Dense, Floats, Floats]:
+    """The model of features of variance 1 and orthonormal covariates; what features and covariates were divided by."""
     scale = np.sqrt(np.einsum("ja,ja->j", estimate.F, estimate.F) + estimate.D)
     back = np.asarray(np.linalg.inv(estimate.root), dtype=np.float64)
     F, D, data = estimate.F / scale[:, None], estimate.D / scale**2, estimate.data
     residuals = None if data is None else Residuals.of(data, estimate.B, scale, back)
     patterns = None if data is None else data.patterns
-    dense = Dense(estimate.tree, F, D, layout.n_covariates, estimate.nobs, residuals, patterns)
-    fixed = np.zeros(layout.size, dtype=bool)
-    fixed[-layout.n_features :] = estimate.fixed
-    matrix, flat, free = np.zeros((layout.size, layout.size)), np.zeros(layout.size, dtype=bool), ~fixed
-    C = rotation_constraints(estimate.tree, layout, F, D)[:, free]
-    matrix[np.ix_(free, free)], flat[free] = _by_kind(kind, dense, estimate.squares, C, free)
-    _to_units(matrix, layout, scale, back)
-    _to_units(matrix.T, layout, scale, back)
-    place = np.argsort(estimate.places())
-    return FullCovariance(estimate, matrix[np.ix_(place, place)], fixed[place], flat[place])
+    dense = Dense(estimate.tree, F, D, estimate.layout.n_covariates, estimate.nobs, residuals, patterns)
+    return dense, np.asarray(scale, dtype=np.float64), back
 
 
 def _by_kind(kind: str, dense: Dense, squares: Floats | None, C: Floats, free: Bools) -> tuple[Floats, Bools]:

@@ -23,6 +23,7 @@ from mlfm.inference.parameter_covariance import (
     ParameterCovariance,
     full_parameter_covariance,
 )
+from mlfm.inference.tables import check_alpha, z_columns
 from mlfm.results.estimates import Estimates
 from mlfm.sweep import Tree
 from mlfm.wording import listing
@@ -38,8 +39,8 @@ class UncertaintyResults(Estimates):
         """How the covariance of the estimates is worked out.
 
         "expected", "oim" (observed information), "opg" (outer product of the scores), "robust" (the sandwich of the
-        last two), or "asymptotic" (closed forms for many features in every group; Bai and Li 2012). Unless ``fit`` was
-        told, "expected", or with missing values "oim", up to 2000 parameters, "asymptotic" above.
+        last two), or "asymptotic" (closed forms for many features, linear in their number; after Bai and Li 2012).
+        Unless ``fit`` was told, "expected", or with missing values "oim", up to 2000 parameters, "asymptotic" above.
         """
         if self._asked_cov_type is not None:
             return self._asked_cov_type
@@ -51,7 +52,7 @@ class UncertaintyResults(Estimates):
     @property
     def cov_text(self) -> str:
         """What the standard errors are, in words."""
-        return f"{self.cov_type} ({KINDS[self.cov_type]})"
+        return KINDS[self.cov_type]
 
     def with_cov_type(self, cov_type: str | None) -> Self:
         """These results with standard errors of another kind.
@@ -167,8 +168,7 @@ class UncertaintyResults(Estimates):
                                            lower  upper
         loading[t20_deduction, global, 1]   0.51   0.75
         """
-        if not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}")
+        check_alpha(alpha)
         half = stats.norm.isf(alpha / 2) * self.bse
         intervals = pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
         return intervals if cols is None else intervals.iloc[linear_hypothesis(list(cols), intervals.index).where]
@@ -353,7 +353,7 @@ class UncertaintyResults(Estimates):
         Returns
         -------
         DataFrame
-            Levels and "unique" x (share, std err, lower, upper); the delta method.
+            Levels and "unique" x (share, std err, and the interval's ends); the delta method.
 
         Examples
         --------
@@ -361,22 +361,22 @@ class UncertaintyResults(Estimates):
         >>> data = mlfm.datasets.load("abilities")
         >>> results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1]).fit()
         >>> results.variance_shares().round(3)
-                 share  std err  lower  upper
+                 share  std err  [0.025  0.975]
         level
-        global   0.248    0.019  0.210  0.286
-        ability  0.211    0.013  0.185  0.236
-        unique   0.541    0.016  0.510  0.573
+        global   0.248    0.019   0.210   0.286
+        ability  0.211    0.013   0.185   0.236
+        unique   0.541    0.016   0.510   0.573
         """
-        if not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}")
+        check_alpha(alpha)
         explained = self.variance_explained()
         kept = np.append(np.asarray(self.ranks) > 0, True)
         errors = np.zeros(len(kept))
         covariance = share_covariance(explained["variance"].to_numpy()[kept], self._parameter_covariance.of_sums())
         errors[kept] = np.sqrt(np.diag(covariance))
         share, half = explained["share"], stats.norm.isf(alpha / 2) * errors
+        low, high = z_columns(alpha)[-2:]
         return pd.DataFrame(
-            {"share": share, "std err": errors, "lower": share - half, "upper": share + half}, index=explained.index
+            {"share": share, "std err": errors, low: share - half, high: share + half}, index=explained.index
         )
 
 
