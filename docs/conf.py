@@ -30,7 +30,10 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"mlfm {release}"
 html_show_sourcelink = False
 html_copy_source = False
-PAGES = ["index", "first_fit", "formulas", "covariates", "missing", "model", "covariance", "cholesky", "speed", "cli"]
+PAGES = [
+    "index", "first_fit", "formulas", "covariates", "missing", "uncertainty", "comparing", "model", "covariance",
+    "cholesky", "speed", "cli",
+]  # fmt: skip
 html_sidebars = {page: [] for page in PAGES}
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
 
