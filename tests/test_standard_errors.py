@@ -594,6 +594,21 @@ def test_refusals(known):
         results.f_test(name)
 
 
+def test_that_a_factor_is_not_there_is_refused(known):
+    """The chi-square does not hold: the loadings on a factor are not identified where there is none."""
+    _, results = known
+    level = results.hierarchy.levels[-1]
+    members = next(iter(results.hierarchy.groups(level).values()))
+    names = [f"loading[{feature}, {level}, 1]" for feature in members]
+    with pytest.raises(ValueError, match=rf"all loadings of {level} .*would be zero"):
+        results.wald_test(names)
+    with pytest.raises(ValueError, match="would be zero"):
+        results.wald_test(", ".join([f"{a} = {b}" for a, b in itertools.pairwise(names)] + [names[0]]))
+    assert results.wald_test(names[1:]).df_denom == len(names) - 1
+    equal = ", ".join(f"{a} = {b}" for a, b in itertools.pairwise(names))
+    assert results.wald_test(equal).df_denom == len(names) - 1
+
+
 def test_scores_of_too_few_observations_are_refused():
     results, *_ = fit_of("complete", nobs=55)
     with pytest.raises(ValueError, match="more observations than free parameters, not 55 for 59"):

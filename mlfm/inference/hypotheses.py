@@ -50,6 +50,16 @@ def linear_hypothesis(r_matrix: Any, names: pd.Index) -> Hypothesis:
     return Hypothesis(where, R[:, where], np.asarray(q, dtype=np.float64), [f"c{i}" for i in range(len(R))])
 
 
+def held_at_zero(hypothesis: Hypothesis) -> Places:
+    """The parameters that are zero if all of the hypotheses hold, by position."""
+    if hypothesis.q.any() or not len(hypothesis.where):
+        return np.empty(0, dtype=np.intp)
+    _, values, basis = np.linalg.svd(hypothesis.R, full_matrices=False)
+    basis = basis[values > 1e-10 * values.max()]
+    # A parameter is held where its own direction lies in the space of the rows.
+    return hypothesis.where[np.einsum("ij,ij->j", basis, basis) > 1 - 1e-10]
+
+
 def _from_text(text: str, names: pd.Index) -> Hypothesis:
     # The engines do not know brackets in names: each parameter gets a plain name, longer ones first.
     found = sorted((name for name in names if name in text), key=len, reverse=True)

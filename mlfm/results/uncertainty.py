@@ -13,7 +13,7 @@ from statsmodels.stats.contrast import ContrastResults
 
 from mlfm.inference.coefficients import CoefficientCovariance, InFull, Kronecker, full_covariance
 from mlfm.inference.delta import share_covariance
-from mlfm.inference.hypotheses import linear_hypothesis
+from mlfm.inference.hypotheses import held_at_zero, linear_hypothesis
 from mlfm.inference.parameter_covariance import (
     FEW,
     KINDS,
@@ -26,7 +26,7 @@ from mlfm.inference.parameter_covariance import (
 from mlfm.inference.tables import check_alpha, z_columns
 from mlfm.results.estimates import Estimates
 from mlfm.sweep import Tree
-from mlfm.wording import listing
+from mlfm.wording import listing, plain
 
 
 class UncertaintyResults(Estimates):
@@ -295,13 +295,13 @@ class UncertaintyResults(Estimates):
         Raises
         ------
         ValueError
-            If a parameter is unknown, not estimated or not identified, the text cannot be read, or hypotheses follow
-            from one another.
+            If a parameter is unknown, not estimated or not identified, the text cannot be read, hypotheses follow from
+            one another, or all loadings of a factor would be zero: the others are then not identified.
 
         Notes
         -----
-        That loadings are zero can be tested so, one by one or some of a factor together. That all of a factor's are
-        zero cannot, as the others are then not identified: see :func:`mlfm.lr_test`.
+        That loadings are zero can be tested so, one by one or some of a factor together, but not all of a factor's: for
+        that see :func:`mlfm.lr_test`.
 
         Examples
         --------
@@ -313,7 +313,14 @@ class UncertaintyResults(Estimates):
         chi2(2) = 2.57, p = 0.2765
         """
         _refuse({"cov_p": cov_p, "invcov": invcov, "use_f": use_f, "df_constraints": df_constraints})
-        where, R, q, _ = linear_hypothesis(r_matrix, self.params.index)
+        hypothesis = linear_hypothesis(r_matrix, self.params.index)
+        where, R, q, _ = hypothesis
+        gone = self._factors_without_loadings(held_at_zero(hypothesis))
+        if gone:
+            raise ValueError(
+                f"r_matrix: all loadings of {listing(gone, show=str)} would be zero, and the statistic is then not "
+                "chi-square, as nothing else about the factor is identified; fit without it and use mlfm.lr_test"
+            )
         among = self._among(where)
         lost = np.isnan(np.diag(among))
         if lost.any():
@@ -327,6 +334,22 @@ class UncertaintyResults(Estimates):
         return ContrastResults(
             chi2=statistic, df_denom=len(q), statistic=statistic, distribution="chi2", distargs=(len(q),)
         )
+
+    def _factors_without_loadings(self, zero: np.ndarray) -> list[str]:
+        """Factors of which all loadings are among these parameters, in words."""
+        first, r = self.coefficients.size, self.loadings.shape[1]
+        loadings = np.zeros(self.loadings.size, dtype=bool)
+        own = zero[(zero >= first) & (zero < first + self.loadings.size)] - first
+        loadings[own] = True
+        by_group, found = loadings.reshape(-1, r)[self.hierarchy.permutation], []
+        ends = np.cumsum(self.ranks)
+        for level, end, rank, bounds in zip(
+            self.hierarchy.levels, ends, self.ranks, self.hierarchy.offsets, strict=True
+        ):
+            held = np.logical_and.reduceat(by_group[:, end - rank : end], bounds[:-1], axis=0)
+            names = self.hierarchy.paths(level) if held.any() else []
+            found += [f"{level} {plain(names[g])} {k + 1}" for g, k in np.argwhere(held)]
+        return found
 
     def f_test(self, *arguments: Any, **options: Any) -> NoReturn:
         """Refused: there are no residual degrees of freedom here; see :meth:`wald_test`."""
