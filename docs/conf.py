@@ -31,8 +31,8 @@ html_title = f"mlfm {release}"
 html_show_sourcelink = False
 html_copy_source = False
 PAGES = [
-    "index", "first_fit", "formulas", "covariates", "missing", "uncertainty", "comparing", "model", "covariance",
-    "cholesky", "speed", "cli",
+    "index", "first_fit", "formulas", "covariates", "missing", "uncertainty", "comparing", "scores", "reports", "from_r",
+    "model", "covariance", "cholesky", "speed", "cli",
 ]  # fmt: skip
 html_sidebars = {page: [] for page in PAGES}
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
@@ -57,5 +57,36 @@ def _shown(value):
     return f"{value:,.6g}".replace(",", " ") if isinstance(value, float) else value
 
 
+def plots(app):
+    """The images of the page on plots, from two of the data sets."""
+    out = HOME / "generated" / "plots"
+    out.mkdir(parents=True, exist_ok=True)
+    for name, ranks, figures in (
+        (
+            "abilities",
+            [1, 1],
+            {
+                "loadings": lambda plot: plot.loadings(),
+                "shares": lambda plot: plot.variance_shares("group"),
+                "residuals": lambda plot: plot.residual_correlations(),
+            },
+        ),
+        (
+            "stocks",
+            [3, 1],
+            {
+                "correlation": lambda plot: plot.covariance(),
+                "scree": lambda plot: plot.scree("sector"),
+                "scores": lambda plot: plot.scores(),
+            },
+        ),
+    ):
+        data = mlfm.datasets.load(name)
+        results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=ranks).fit()
+        for figure, draw in figures.items():
+            draw(results.plot).savefig(out / f"{name}-{figure}.png", dpi=100)
+
+
 def setup(app):
     app.connect("builder-inited", benchmark_tables)
+    app.connect("builder-inited", plots)

@@ -222,6 +222,22 @@ def test_a_target_that_can_be_met_is_met(results, oblique, normalize, partial):
     pd.testing.assert_frame_equal(again.loadings, rotated.loadings)
 
 
+@pytest.mark.parametrize("oblique", [False, True])
+def test_a_target_of_zeros_leaves_the_signs_open(results, oblique):
+    """Zeros are met with either sign of a factor: the loadings have positive sums. Where the target has a sign, it is
+    followed, also to a negative sum.
+    """
+    zeros = pd.DataFrame(np.nan, index=results.hierarchy.features, columns=[1, 2, 3])
+    for factor in zeros:
+        zeros.loc[zeros.index[8 * (factor - 1) : 8 * factor], factor] = 0.0
+    rotated = results.rotate("target", target={"global": zeros}, oblique=oblique)
+    assert (rotated.loadings["global"].sum() > 0).all()
+    signed = zeros.copy()
+    signed[2] = -rotated.loadings["global"][2]
+    again = results.rotate("target", target={"global": signed}, oblique=oblique)
+    np.testing.assert_array_equal(np.sign(again.loadings["global"].sum()), [1, -1, 1])
+
+
 def test_simple_structure_is_found():
     """Three clusters of features and correlated factors: oblique rotation finds both from any other rotation."""
     rng = np.random.default_rng(0)

@@ -211,6 +211,19 @@ def test_text_is_refused():
     Y, results = quick(CASES["flat"])
     with pytest.raises(TypeError, match="data: columns are not numeric: 'x1'"):
         results.scores(data=Y.assign(x1="a"))
+    with pytest.raises(TypeError, match="data: columns are not numeric: 'x2'"):
+        results.scores(data=Y.assign(x1=None, x2=[None, "a", *[None] * (len(Y) - 2)]))
+
+
+def test_features_that_are_none_were_not_observed():
+    """Features set to None as a whole are columns of objects with nothing in them."""
+    Y, results = quick(CASES["two levels"])
+    none, nan = Y.head(2).copy(), Y.head(2).copy()
+    none[["x1", "x7"]] = None
+    nan[["x1", "x7"]] = np.nan
+    assert all(pd.api.types.is_object_dtype(dtype) for dtype in none[["x1", "x7"]].dtypes)
+    pd.testing.assert_frame_equal(results.scores(data=none), results.scores(data=nan))
+    pd.testing.assert_frame_equal(results.conditional(none).mean, results.conditional(nan).mean)
 
 
 def test_loaded_results_need_data(tmp_path):

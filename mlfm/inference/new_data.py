@@ -58,8 +58,10 @@ def some_features(data: Any, features: pd.Index, name: str) -> pd.DataFrame:
     strange = match(columns, features).strange
     if len(strange):
         raise ValueError(f"{name}: labels that are no features of the model: {listing(strange)}; leave them out")
-    odd = [not is_real(dtype) for dtype in data.dtypes]
-    if any(odd):
+    # A column of None alone has no type that would say what it holds, and holds nothing.
+    odd = np.array([not is_real(dtype) for dtype in data.dtypes], dtype=bool)
+    odd[odd] = [column.dtype != object or column.notna().any() for _, column in data.loc[:, odd].items()]
+    if odd.any():
         raise TypeError(f"{name}: columns are not numeric: {listing(columns[odd])}; convert them")
     values = data.to_numpy(dtype=np.float64, na_value=np.nan)
     return _finite(pd.DataFrame(values, index=data.index, columns=columns), name)

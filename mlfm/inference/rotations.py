@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm.inference.simple_structure import Search, Turn, least, oblimin, promax, tidy, towards
+from mlfm.inference.simple_structure import Search, Turn, least, oblimin, promax, tidy, towards, upright
 from mlfm.wording import listing
 
 Floats = NDArray[np.float64]
@@ -98,7 +98,7 @@ class Rotation:
         size = np.linalg.norm(np.linalg.norm(A, axis=1), 2 if target is not None else 4)
         A = A / size
         if target is not None:
-            return least(A, towards(target / rows / size), self.oblique, self.search)
+            return upright(F, least(A, towards(target / rows / size), self.oblique, self.search), target)
         if self.method == "promax":
             known = F if self.normalize == "none" else F / spread[:, None]
             return tidy(F, promax(A, known, self.power, self.search))

@@ -111,6 +111,13 @@ def tidy(F: Floats, turn: Turn) -> Turn:
     return turn._replace(M=(turn.M * signs)[:, order])
 
 
+def upright(F: Floats, turn: Turn, target: Floats) -> Turn:
+    """Factors of which the target says no more than zeros, and so no sign, with loadings of positive sums."""
+    open_sign = (np.isnan(target) | (target == 0)).all(axis=0)
+    signs = np.where(open_sign & ((F @ turn.M).sum(axis=0) < 0), -1.0, 1.0)
+    return turn._replace(M=turn.M * signs)
+
+
 def full_rank(A: Floats) -> bool:
     """Whether no combination of the columns is zero."""
     if len(A) < A.shape[1]:

@@ -76,7 +76,7 @@ class MultilevelFactorResults(PredictionResults, BootstrapResults, LikelihoodRat
 
         Factors of different groups are never mixed, so that the model stays what it is. Rotated factors are ordered by
         the sums of squares of their loadings, whose sums are positive; after a target rotation they stay as the target
-        has them.
+        has them, and only factors for which it has nothing but zeros are turned to positive sums.
 
         Parameters
         ----------
