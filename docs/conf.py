@@ -31,7 +31,8 @@ html_title = f"mlfm {release}"
 html_show_sourcelink = False
 html_copy_source = False
 PAGES = [
-    "index", "first_fit", "formulas", "covariates", "missing", "uncertainty", "comparing", "scores", "reports", "from_r",
+    "index", "first_fit", "formulas", "covariates", "missing", "uncertainty", "comparing", "scores", "reports",
+    "from_r",
     "model", "covariance", "cholesky", "speed", "cli",
 ]  # fmt: skip
 html_sidebars = {page: [] for page in PAGES}

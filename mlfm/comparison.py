@@ -82,7 +82,7 @@ def compare(
     held_out_exog: pd.DataFrame | None = None,
     n_splits: Any = None,
     rng: int | np.random.Generator | None = None,
-    n_jobs: int = 1,
+    n_jobs: int | None = 1,
 ) -> Comparison:
     """Fits of the same data in one table: likelihood, parameters, criteria, chi-square, held-out likelihood.
 

@@ -16,10 +16,11 @@ from mlfm.inference.likelihood_ratio import (
     likelihood_ratio,
     statistic,
 )
-from mlfm.inference.resampling import checked_counts, each, generators, simulation
+from mlfm.inference.resampling import checked_counts, each, simulation
 from mlfm.progress import counting_bar
 from mlfm.results import MultilevelFactorResults
 from mlfm.results.likelihood_ratio import nested
+from mlfm.seeds import generators
 from mlfm.wording import count, listing
 
 METHODS = ("bootstrap", "chi2")

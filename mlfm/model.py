@@ -53,6 +53,7 @@ from mlfm.progress import progress_bar
 from mlfm.ranks import Ranks, factor_columns, ranks_by_level, refuse_more_than_features
 from mlfm.results import MultilevelFactorResults, checked_cov_type
 from mlfm.rotation import canonical
+from mlfm.seeds import generator
 from mlfm.standardised import NothingLeft, Reals, Standardised, Undetermined
 from mlfm.sweep import Tree, Workers
 from mlfm.warm import warm_coefficients, warm_start
@@ -452,10 +453,7 @@ class MultilevelFactorModel(LikelihoodModel):
             n_threads = _whole_number("n_threads", n_threads, 1)
         if callback is not None and not callable(callback):
             raise TypeError(f"callback must be a function of an Evaluation, not {callback!r}")
-        try:
-            seeded = np.random.default_rng(0 if rng is None else rng)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"rng must be a seed (a whole number, 0 or more) or a numpy Generator: {error}") from error
+        seeded = generator(rng)
         if start_params is not None:
             if start is not None:
                 raise ValueError("start and start_params both say where to begin; give one of them")

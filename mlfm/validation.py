@@ -16,6 +16,7 @@ from mlfm.estimation import METHODS, FitRecord
 from mlfm.evidence import evidence_of
 from mlfm.exceptions import ConvergenceWarning, warn_caller
 from mlfm.patterns import Patterns
+from mlfm.seeds import generator
 from mlfm.standardised import Standardised
 from mlfm.sweep import Workers
 from mlfm.wording import count, listing, plain
@@ -78,7 +79,7 @@ def cross_validate(
     model: MultilevelFactorModel,
     n_splits: int | Iterable[tuple[Any, Any]] = 5,
     rng: int | np.random.Generator | None = None,
-    n_jobs: int = 1,
+    n_jobs: int | None = 1,
     *,
     method: str = "scoring",
     maxiter: int | None = None,
@@ -97,8 +98,8 @@ def cross_validate(
         observations, or an object with ``split`` as scikit-learn has them (``TimeSeriesSplit``, say).
     rng : int or numpy Generator, optional
         For the folds; None is seed 0. The same seed makes the same folds for all models.
-    n_jobs : int
-        Fits at a time, each on one thread. Results do not depend on it.
+    n_jobs : int or None
+        Fits at a time, each on one thread; None takes all processors. Results do not depend on it.
     method, maxiter, tol
         As for :meth:`mlfm.MultilevelFactorModel.fit`.
 
@@ -140,8 +141,8 @@ def cross_validate(
     """
     if not hasattr(model, "_of_other_data"):
         raise TypeError(f"model must be a MultilevelFactorModel, not {type(model).__name__}")
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, numbers.Integral) or n_jobs < 1:
-        raise ValueError(f"n_jobs must be a whole number, 1 or more, not {n_jobs!r}")
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, numbers.Integral) or n_jobs < 1):
+        raise ValueError(f"n_jobs must be a whole number, 1 or more, or None, not {n_jobs!r}")
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
     _, usual_maxiter, usual_tol = METHODS[method]
@@ -178,7 +179,7 @@ def cross_validate(
         each = training.loglikeobs(results.params.to_numpy())[splits[k].test]
         folds[k] = _Fold(each, results.converged, results.record.reason)
 
-    with Workers(int(n_jobs)) as workers:
+    with Workers(n_jobs) as workers:
         workers.run(run, len(splits))
     failed = [k for k, fold in enumerate(folds) if not fold.converged]
     if failed:
@@ -276,11 +277,7 @@ def _splits(n_splits: Any, weights: Floats, rng: Any) -> Iterator[Split]:
             raise ValueError(
                 f"n_splits: from 2 folds to as many as there are observations, {len(counted)}, not {n_splits}"
             )
-        try:
-            generator = np.random.default_rng(0 if rng is None else rng)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"rng must be a seed (a whole number, 0 or more) or a numpy Generator: {error}") from error
-        for test in np.array_split(generator.permutation(counted), int(n_splits)):
+        for test in np.array_split(generator(rng).permutation(counted), int(n_splits)):
             yield Split(np.setdiff1d(counted, test), np.sort(test))
         return
     if isinstance(n_splits, (str, numbers.Number)) or not isinstance(n_splits, Iterable):

@@ -119,7 +119,9 @@ def test_the_models_own_scores_turn_too(results):
 
 
 def test_order_and_signs(rotated):
-    for _, _, _, L in blocks(rotated):
+    spread = pd.Series(np.sqrt(rotated.covariance.diagonal()), index=rotated.loadings.index)
+    for _, _, members, L in blocks(rotated):
+        L = L / spread[members].to_numpy()[:, None]
         assert (L.sum(axis=0) >= 0).all()
         assert (np.diff((L**2).sum(axis=0)) <= 1e-12).all()
 

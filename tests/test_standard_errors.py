@@ -503,6 +503,26 @@ def test_flat_directions_are_found():
     assert parameters.tolist() == [True, True, False, True]
 
 
+def test_closed_forms_have_nothing_for_what_the_data_do_not_identify():
+    """Groups too small for their rank at a coarse level, and a level that repeats its parent's groups."""
+    labels = pd.DataFrame({"sector": [j // 80 for j in range(160)], "half": [j // 40 for j in range(160)]})
+    labels.loc[158:, ["sector", "half"]] = 9
+    labels.loc[80:157, "half"] = 5  # the features of its sector
+    labels.index = [f"x{j}" for j in range(160)]
+    rng = np.random.default_rng(0)
+    loadings = rng.uniform(0.5, 1, (160, 3))
+    covariance = mlfm.MultilevelCovariance(mlfm.Hierarchy(labels), loadings, np.ones(160), ranks=[1, 1, 1])
+    with pytest.warns(mlfm.IdentificationWarning):
+        model = mlfm.MultilevelFactorModel(covariance.sample(300, rng=1), hierarchy=labels, ranks=[1, 1, 1])
+    results = model.fit(tol=1e-6)
+    bse = results.with_cov_type("asymptotic").bse
+    lost = {f"loading[x{j}, {level}, 1]" for j in range(80, 160) for level in ("sector", "half")}
+    lost |= {f"uniqueness[x{j}]" for j in (158, 159)}
+    assert set(bse.index[bse.isna()]) == lost
+    shares = results.with_cov_type("asymptotic").variance_shares()["std err"]
+    assert shares.isna().all()  # the uniquenesses' sum is in all of them
+
+
 # Tests of named parameters.
 
 
@@ -548,6 +568,58 @@ def test_hypotheses_that_cannot_be_read(text, message):
         linear_hypothesis(text, NAMES)
 
 
+def test_labels_of_a_matrix_are_heeded(known):
+    _, results = known
+    name = results.params.index[-3]
+    R = pd.DataFrame(0.0, ["h"], results.params.index[::-1])
+    R[name] = 1.0
+    for own in (R, R.loc["h"]):
+        assert results.t_test(own).effect.item() == results.params[name]
+    np.testing.assert_allclose(results.cov_params(R), results.bse[name] ** 2)
+    with pytest.raises(ValueError, match="r_matrix: labels do not match"):
+        results.t_test(R.rename(columns={name: "x"}))
+
+
+def test_units_do_not_matter_to_wald_tests():
+    endog, _, F, D = simulated(300)
+    found = []
+    for unit in (np.ones(12), 10.0 ** np.linspace(-6, 6, 12)):
+        model = mlfm.MultilevelFactorModel(endog * unit, hierarchy=LABELS, ranks=[2, 1])
+        with pytest.warns(mlfm.ConvergenceWarning):
+            results = model.fit(start_params=model.pack((F.T * unit).T, D * unit**2), maxiter=0)
+        found.append(results.wald_test(["mean[x0]", "mean[x11]", "mean[x5]"]).statistic)
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_one_parameter_without_a_standard_error_leaves_the_others_alone():
+    endog, *_ = simulated(100)
+    endog["x0"] = endog["x3"] / endog["x3"].std() + 1e-3 * endog["x0"] / endog["x0"].std()
+    with pytest.warns(mlfm.UniquenessFloorWarning):
+        results = mlfm.MultilevelFactorModel(endog, hierarchy=LABELS, ranks=[2, 1]).fit()
+    fixed = f"uniqueness[{results.on_floor[0]}]"
+    free = next(name for name in results.bse.index[results.bse.notna()] if name.startswith("uniqueness"))
+    sd = results.t_test(f"{fixed} = 0, {free} = 0").sd.ravel()
+    assert np.isnan(sd[0])
+    assert sd[1] == pytest.approx(results.bse[free])
+    assert results.t_test(np.eye(len(results.params))).sd.ravel() == pytest.approx(results.bse.to_numpy(), nan_ok=True)
+
+
+def test_too_many_parameters_at_once_are_refused():
+    results = many((1600,), (3,), nobs=12)
+    with pytest.raises(ValueError, match="8000 parameters at once"):
+        results.t_test(np.ones((1, 8000)))
+    with pytest.raises(ValueError, match="column: the covariance of all 8000 parameters would take"):
+        results.cov_params()
+
+
+def test_features_of_like_names_are_refused():
+    endog, *_ = simulated(60)
+    endog.columns = [*range(11), "3"]
+    model = mlfm.MultilevelFactorModel(endog, hierarchy=mlfm.Hierarchy(endog.columns), ranks=[1])
+    with pytest.raises(ValueError, match=r"features with like names cannot be told apart: 'mean\[3\]'"):
+        model.fit().t_test(["mean[3]"])
+
+
 def test_t_and_wald_tests(known):
     _, results = known
     first, second = results.params.index[[len(results.uniquenesses), len(results.uniquenesses) + 3]]
@@ -580,10 +652,14 @@ def test_refusals(known):
         (lambda: results.with_cov_type("HC3"), "cov_type must be one of 'expected'"),
         (lambda: results.model.fit(cov_type=3), "cov_type must be one of"),
         (lambda: results.conf_int(2), "alpha must lie between 0 and 1"),
-        (lambda: results.conf_int(cols=["x"]), "unknown parameters: 'x'"),
+        (lambda: results.conf_int(cols=["x"]), "cols: unknown parameters: 'x'"),
         (lambda: results.variance_shares(0), "alpha must lie between 0 and 1"),
-        (lambda: results.cov_params(column="x"), "unknown parameters: 'x'"),
+        (lambda: results.cov_params(column="x"), "column: unknown parameters: 'x'"),
         (lambda: results.cov_params(scale=2), "scale: not used here"),
+        (lambda: results.conf_int(alpha="x"), "alpha must lie between 0 and 1"),
+        (lambda: results.t_test(np.zeros((1, len(results.params)))), "r_matrix: rows of zeros"),
+        (lambda: results.t_test((1, 2, 3)), "r_matrix: a pair of a matrix and values"),
+        (lambda: results.t_test((np.eye(len(results.params)), [1, 2])), "r_matrix: .* finite values are needed"),
         (lambda: results.t_test(name, use_t=True), "use_t: not used here"),
         (lambda: results.wald_test([name, name]), "some of the hypotheses follow from the others"),
     ]

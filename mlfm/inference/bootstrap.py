@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mlfm.inference.factor_alignment import ALIGNMENTS, aligned
 from mlfm.inference.replicates import Replicates
-from mlfm.inference.resampling import DRAWS, each, generators
+from mlfm.inference.resampling import DRAWS, each
+from mlfm.seeds import generators
 from mlfm.wording import count, listing
 
 if TYPE_CHECKING:

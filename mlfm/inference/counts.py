@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlfm.hierarchy import Hierarchy
 from mlfm.wording import count, plain
@@ -41,21 +42,34 @@ def unidentified(hierarchy: Hierarchy, ranks: Sequence[int]) -> Iterator[Unident
     Too small: r factors and n uniquenesses cannot be had from n (n + 1) / 2 covariances when
     (n - r)^2 < n + r (Ledermann 1937).
     """
-    above = None  # the nearest coarser level with factors
-    for level, offsets, rank in zip(hierarchy.levels, hierarchy.offsets, ranks, strict=True):
-        if rank == 0:
-            continue
-        sizes = np.diff(offsets)
-        small = (sizes - rank) ** 2 < sizes + rank
-        small |= sizes < rank
-        same = np.zeros(len(sizes), dtype=bool)
-        if above is not None:
-            parents = np.searchsorted(above, offsets[:-1], side="right") - 1
-            same = np.diff(above)[parents] == sizes
+    for level, offsets, rank, (small, same) in zip(
+        hierarchy.levels, hierarchy.offsets, ranks, doubtful(hierarchy.offsets, ranks), strict=True
+    ):
         if small.any() or same.any():
-            names = hierarchy.paths(level)
+            names, sizes = hierarchy.paths(level), np.diff(offsets)
             for k in np.flatnonzero(small | same):
                 size = count(int(sizes[k]), "feature")
                 why = f"{size} for {count(rank, 'factor')}" if small[k] else "the same features as its parent"
                 yield Unidentified(level, names[k], why)
-        above = offsets
+
+
+class Doubtful(NamedTuple):
+    """Groups of a level that are too small for their rank, and groups as large as the one that holds them."""
+
+    small: NDArray[np.bool_]
+    same: NDArray[np.bool_]
+
+
+def doubtful(offsets: Sequence[NDArray[np.intp]], ranks: Sequence[int]) -> Iterator[Doubtful]:
+    """Level by level which groups the data cannot identify; none where there are no factors."""
+    above = None  # the nearest coarser level with factors
+    for bounds, rank in zip(offsets, ranks, strict=True):
+        sizes = np.diff(bounds)
+        small, same = np.zeros(len(sizes), dtype=bool), np.zeros(len(sizes), dtype=bool)
+        if rank:
+            small = ((sizes - rank) ** 2 < sizes + rank) | (sizes < rank)
+            if above is not None:
+                parents = np.searchsorted(above, bounds[:-1], side="right") - 1
+                same = np.diff(above)[parents] == sizes
+            above = bounds
+        yield Doubtful(small, same)

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm._kernels.blocks import leaf_moments
+from mlfm.inference.counts import doubtful
 from mlfm.inference.small_groups import covariances
 from mlfm.sweep import Moments, Posterior, Sweep, Task, Tree, Workers
 from mlfm.tiles import tile_rows
@@ -80,6 +81,8 @@ class ManyFeatures:
             for level in range(len(self.tree.ranks)):
                 sampled = self._of_sampled_factors(level, own, errors.together is not None)
                 of_F[own, self.tree.own(level)] += sampled / self.nobs
+        lost_F, lost_D = self._lost
+        of_F[lost_F], of_D[lost_D] = np.nan, np.nan
         return of_F, of_D
 
     def of_explained(self) -> Floats:
@@ -94,12 +97,13 @@ class ManyFeatures:
             rest = F[:, : leaf_level.start] if errors.together is not None else F
             moved = 2 * (np.einsum("ja,ja->j", rest, rest) * D / (explained + D) ** 2) ** 2
             out[own] = np.einsum("ja,jab,jb->j", slopes, errors.each, slopes) / N + moved / self.nobs
+        out[self._lost[1]] = np.nan
         return out
 
     def of_sums(self) -> Floats:
         """Covariances of the levels' sums of squared loadings and of the sum of uniquenesses, in that order."""
         levels, r = len(self.tree.ranks), self.tree.n_factors
-        out = np.zeros((levels + 1, levels + 1))
+        out, lost = np.zeros((levels + 1, levels + 1)), np.zeros(levels + 1, dtype=bool)
         products, large = self._grams(np.ones_like(self.D)), ~self._is_small
         for level in range(levels):
             own = self.tree.own(level)
@@ -121,8 +125,13 @@ class ManyFeatures:
                 groups = len(errors.together)
                 of_group = slopes.reshape(levels + 1, groups, -1, r + 1)
                 of_F, of_D = of_group[..., :-1].reshape(levels + 1, groups, -1), of_group[..., -1]
-                flat = np.concatenate([of_F, of_D], axis=2)
-                out += np.einsum("lgp,gpq,mgq->lm", flat, errors.together, flat, optimize=True)
+                slopes = np.concatenate([of_F, of_D], axis=2)
+                lost |= ((slopes != 0) & np.isnan(np.einsum("gpp->gp", errors.together))).any(axis=(1, 2))
+                out += np.einsum("lgp,gpq,mgq->lm", slopes, np.nan_to_num(errors.together), slopes, optimize=True)
+        lost_F, lost_D = self._lost
+        lost[:-1] |= [bool(lost_F[:, self.tree.own(level)].any()) for level in range(levels)]
+        lost[-1] |= lost_D.any()
+        out[lost], out[:, lost] = np.nan, np.nan
         return out
 
     def covariance(self, features: Places, which: Places) -> Floats:
@@ -159,7 +168,27 @@ class ManyFeatures:
                     both = small[some] & (leaf[some][:, None] == leaf[some]) & (which[some][:, None] == which[some])
                     among -= np.where(both, g @ g.T, 0)
                 out[np.ix_(some, some)] += among / self.nobs
+        lost_F, lost_D = self._lost
+        lost = np.column_stack([lost_F, lost_D])[features, which]
+        out[lost], out[:, lost] = np.nan, np.nan
         return out
+
+    @cached_property
+    def _lost(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Loadings and uniquenesses that no data identify, by the sizes of their groups.
+
+        A group with the features of its parent leaves open which of the two its factors belong to.
+        """
+        of_F, of_D = np.zeros(self.F.shape, dtype=bool), np.zeros(len(self.D), dtype=bool)
+        tree = self.tree
+        for level, (small, same) in enumerate(doubtful(tree.offsets, tree.ranks)):
+            sizes = np.diff(tree.offsets[level])
+            of_D |= np.repeat(small, sizes)
+            of_F[:, tree.own(level)] |= np.repeat(small | same, sizes)[:, None]
+            coarser = [above for above in range(level) if tree.ranks[above]]
+            if coarser:
+                of_F[:, tree.own(coarser[-1])] |= np.repeat(same, sizes)[:, None]
+        return of_F, of_D
 
     def _of_level(self, which: Places, level: int) -> NDArray[np.bool_]:
         own = self.tree.own(level)

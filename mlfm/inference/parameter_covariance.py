@@ -13,7 +13,7 @@ Kinds, by the names that statsmodels, lavaan and the econometric literature give
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,7 +227,7 @@ def _by_kind(kind: str, dense: Dense, squares: Floats | None, C: Floats, free: B
     except NotAMaximum:
         raise ValueError(
             f"cov_type={kind!r}: the observed information is not positive definite, so the fit is at no maximum; fit "
-            "with a smaller tol or from other starts, or use cov_type='expected'"
+            "with a smaller tol or from other starts, leave out what is not identified, or use cov_type='expected'"
         ) from None
     if kind == "oim":
         return bread, flat
@@ -250,7 +250,8 @@ class ClosedForms(ParameterCovariance):
 
     def __init__(self, estimate: Estimate, coefficients: CoefficientCovariance | None) -> None:
         super().__init__(estimate.layout)
-        self._estimate, self._coefficients = estimate, coefficients
+        # Without the data, which nobody needs any more.
+        self._estimate, self._coefficients = replace(estimate, data=None, squares=None), coefficients
         data, counts = estimate.data, np.full(len(estimate.D), estimate.nobs)
         if data is not None and data.patterns is not None:
             counts = np.array(counts)

@@ -12,6 +12,7 @@ from scipy import stats
 
 from mlfm.covariance import MultilevelCovariance
 from mlfm.covariance.conditional import Conditional
+from mlfm.inference.tables import check_alpha
 from mlfm.patterns import Patterns
 from mlfm.wording import count
 
@@ -65,8 +66,7 @@ class Prediction:
         >>> round(float(lower.iloc[0, 0]), 2), round(float(upper.iloc[0, 0]), 2)
         (-0.29, 2.67)
         """
-        if not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}")
+        check_alpha(alpha)
         half = stats.norm.isf(alpha / 2) * self.sd
         return Interval(self.mean - half, self.mean + half)
 

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from mlfm.inference.tables import check_alpha, z_columns
 from mlfm.wording import count, listing
 
 Floats = NDArray[np.float64]
@@ -104,14 +105,13 @@ class Replicates:
         """
         if not isinstance(method, str) or method not in INTERVALS:
             raise ValueError(f"method must be one of {listing(INTERVALS)}, not {method!r}")
-        if not 0 < alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, not {alpha!r}")
+        check_alpha(alpha)
         lower, upper = INTERVALS[method](self.estimate.to_numpy(), self._values, alpha)
         return pd.DataFrame({"lower": lower, "upper": upper}, index=self.estimate.index)
 
     def table(self, alpha: float = 0.05, method: str = "percentile") -> pd.DataFrame:
         """Estimates, bias, standard errors and intervals (see :meth:`conf_int`)."""
-        ends = self.conf_int(alpha, method).set_axis([f"[{alpha / 2:g}", f"{1 - alpha / 2:g}]"], axis=1)
+        ends = self.conf_int(alpha, method).set_axis(z_columns(alpha)[-2:], axis=1)
         return pd.DataFrame({"estimate": self.estimate, "bias": self.bias, "std err": self.bse}).join(ends)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Other data for a model: drawn from a fit, or its own observations drawn again; and tasks with seeds of their own."""
+"""Other data for a model: drawn from a fit, or its own observations drawn again; and tasks on threads."""
 
 from __future__ import annotations
 
@@ -68,14 +68,6 @@ def nonparametric(fit: Estimates) -> Draw:
 
 
 DRAWS: Mapping[str, Callable[[Any], Draw]] = {"parametric": parametric, "nonparametric": nonparametric}
-
-
-def generators(rng: Any, n: int) -> list[np.random.Generator]:
-    """A generator for each of n tasks, so that what comes out does not depend on the order in which they run."""
-    try:
-        return np.random.default_rng(0 if rng is None else rng).spawn(n)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"rng must be a seed (a whole number, 0 or more) or a numpy Generator: {error}") from error
 
 
 def each(task: Callable[[int], None], n: int, n_jobs: int | None, show: Callable[[], None]) -> None:

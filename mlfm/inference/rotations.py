@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm.inference.simple_structure import Search, Turn, least, oblimin, promax, tidy, towards, upright
+from mlfm.seeds import generator
 from mlfm.wording import listing
 
 Floats = NDArray[np.float64]
@@ -58,6 +59,11 @@ class Rotation:
                 raise ValueError(f"{name}: goes with method {listing(goes_with)}, not {method!r}")
         if target is None and method == "target":
             raise ValueError("target: needed with method='target'")
+        for name, value in (("gamma", gamma), ("power", power), ("tol", tol)):
+            if value is not None and not isinstance(value, (int, float, np.number)):
+                raise TypeError(f"{name}: a number is needed, not {value!r}")
+        if oblique is not None and not isinstance(oblique, (bool, np.bool_)):
+            raise TypeError(f"oblique: True or False is needed, not {oblique!r}")
         if gamma is not None and not (np.isfinite(gamma) and gamma <= 1 and (method != "orthomax" or gamma >= 0)):
             bounds = "from 0 to 1" if method == "orthomax" else "at most 1 (0 or less is safe)"
             raise ValueError(f"gamma: a number {bounds} is needed, not {gamma!r}")
@@ -66,7 +72,7 @@ class Rotation:
         for name, number in (("n_starts", n_starts), ("maxiter", maxiter)):
             if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
                 raise ValueError(f"{name} must be a whole number, 1 or more, not {number!r}")
-        if not tol >= LEAST_TOL:
+        if tol is None or not tol >= LEAST_TOL:
             raise ValueError(f"tol must be {LEAST_TOL:g} or more, not {tol!r}")
         fixed = 0.0 if family is None or family[0] is None else family[0]
         return cls(
@@ -75,7 +81,7 @@ class Rotation:
             fixed if gamma is None else float(gamma),
             4.0 if power is None else float(power),
             method == "promax" or bool(oblique) or (family is not None and family[1]),
-            Search(int(n_starts), int(maxiter), float(tol), np.random.default_rng(0 if rng is None else rng)),
+            Search(int(n_starts), int(maxiter), float(tol), generator(rng)),
         )
 
     @property
@@ -101,5 +107,5 @@ class Rotation:
             return upright(F, least(A, towards(target / rows / size), self.oblique, self.search), target)
         if self.method == "promax":
             known = F if self.normalize == "none" else F / spread[:, None]
-            return tidy(F, promax(A, known, self.power, self.search))
-        return tidy(F, least(A, oblimin(self.gamma), self.oblique, self.search))
+            return tidy(F / spread[:, None], promax(A, known, self.power, self.search))
+        return tidy(F / spread[:, None], least(A, oblimin(self.gamma), self.oblique, self.search))

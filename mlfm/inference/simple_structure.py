@@ -104,7 +104,7 @@ def promax(A: Floats, F: Floats, power: float, search: Search) -> Turn:
 
 
 def tidy(F: Floats, turn: Turn) -> Turn:
-    """The rotated factors ordered by their sums of squares, and turned so that their loadings have positive sums."""
+    """The rotated factors ordered by the sums of squares of standardised loadings F, whose sums are made positive."""
     L = F @ turn.M
     order = np.argsort(-np.einsum("jk,jk->k", L, L), kind="stable")
     signs = np.where(L.sum(axis=0) < 0, -1.0, 1.0)

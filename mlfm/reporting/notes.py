@@ -60,6 +60,6 @@ def _optima(results: MultilevelFactorResults) -> Iterator[str]:
     (best, highest), (worst, lowest) = ends[0], ends[-1]
     near = sum(highest - llf <= 1 for _, llf in ends)
     yield (
-        f"{len(ends)} starts ended between log-likelihoods {lowest:.3f} ({worst}) and {highest:.3f} ({best}), "
-        f"{near} of them within 1 of the highest."
+        f"{len(ends)} starts: the highest log-likelihood is {highest:.3f} ({best}), the lowest {highest - lowest:.3g} "
+        f"less ({worst}); {near} are within 1 of the highest."
     )

@@ -13,6 +13,7 @@ from mlfm.reporting.escaping import Summary
 from mlfm.reporting.largest import FEATURES_A_FACTOR, More, largest
 from mlfm.reporting.layout import STUB, WIDTH, cut, full_width, table
 from mlfm.reporting.notes import diagnostics, reading, wrapped
+from mlfm.reporting.standard_errors import why_no_errors
 
 if TYPE_CHECKING:
     from mlfm.results import MultilevelFactorResults
@@ -50,7 +51,7 @@ def header(results: MultilevelFactorResults) -> tuple[list[tuple[str, str]], lis
         ("No. Features:", f"{results.hierarchy.n_features}"),
         ("Evaluations:", f"{len(record.evaluations) + record.elsewhere}"),
         ("Uniqueness floor:", f"{results.uniqueness_floor:g}"),
-        ("Covariance Type:", results.cov_type),
+        ("Covariance Type:", "none" if why_no_errors(results) else results.cov_type),
     ]
     if results.n_missing:
         left.append(("Missing values:", f"{results.n_missing} ({100 * results.missing_share:.2g} %)"))
@@ -161,7 +162,11 @@ def _cell(feature: str, value: str, width: int) -> str:
 
 def _notes(results: MultilevelFactorResults) -> Iterator[str]:
     yield reading(results)
-    yield f"Standard errors, in summary(level=...) and summary_frame(): {results.cov_text}."
+    why_not = why_no_errors(results)
+    if why_not:
+        yield f"No standard errors: {why_not}."
+    else:
+        yield f"Standard errors, in summary(level=...) and summary_frame(): {results.cov_text}."
     if not results.mean_alone and results.coefficients.size and not tests_at_hand(results):
         yield "Tests of covariates, which take a while here: wald_test_terms()."
     yield from diagnostics(results)

@@ -10,6 +10,7 @@ import pandas as pd
 from mlfm.inference.new_data import some_features
 from mlfm.inference.prediction import Prediction, predict
 from mlfm.results.factors import FactorResults
+from mlfm.seeds import generator
 from mlfm.wording import count
 
 
@@ -114,5 +115,5 @@ class PredictionResults(FactorResults):
         else:
             values = np.broadcast_to(self._constant_mean("nobs"), (int(nobs), self.hierarchy.n_features))
             mean = pd.DataFrame(values, columns=self.hierarchy.features)
-        draws = self.covariance.sample(len(mean), np.random.default_rng(0 if rng is None else rng))
+        draws = self.covariance.sample(len(mean), generator(rng))
         return pd.DataFrame(mean.to_numpy() + draws.to_numpy(), index=mean.index, columns=self.hierarchy.features)

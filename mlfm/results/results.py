@@ -75,8 +75,8 @@ class MultilevelFactorResults(PredictionResults, BootstrapResults, LikelihoodRat
         """The same results with loadings rotated inside each group, for simple structure or towards a target.
 
         Factors of different groups are never mixed, so that the model stays what it is. Rotated factors are ordered by
-        the sums of squares of their loadings, whose sums are positive; after a target rotation they stay as the target
-        has them, and only factors for which it has nothing but zeros are turned to positive sums.
+        the sums of squares of their standardised loadings, whose sums are positive; after a target rotation they stay
+        as the target has them, and only factors for which it has nothing but zeros are turned to positive sums.
 
         Parameters
         ----------

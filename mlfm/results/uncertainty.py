@@ -13,7 +13,7 @@ from statsmodels.stats.contrast import ContrastResults
 
 from mlfm.inference.coefficients import CoefficientCovariance, InFull, Kronecker, full_covariance
 from mlfm.inference.delta import share_covariance
-from mlfm.inference.hypotheses import held_at_zero, linear_hypothesis
+from mlfm.inference.hypotheses import Hypothesis, chosen, held_at_zero, linear_hypothesis
 from mlfm.inference.parameter_covariance import (
     FEW,
     KINDS,
@@ -124,7 +124,8 @@ class UncertaintyResults(Estimates):
         """Standard errors of all parameters, loadings in canonical rotation.
 
         They are missing where a parameter is not estimated (a uniqueness on its floor) or not identified by the data
-        and, with more than 4000 coefficients and missing values, for coefficients.
+        and, with more than 4000 coefficients and missing values, for coefficients. Of a fit that did not converge they
+        are those of where it stopped.
 
         Raises
         ------
@@ -171,7 +172,7 @@ class UncertaintyResults(Estimates):
         check_alpha(alpha)
         half = stats.norm.isf(alpha / 2) * self.bse
         intervals = pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
-        return intervals if cols is None else intervals.iloc[linear_hypothesis(list(cols), intervals.index).where]
+        return intervals if cols is None else intervals.iloc[chosen(cols, intervals.index, "cols")]
 
     def cov_params(
         self, r_matrix: Any = None, column: Any = None, scale: Any = None, cov_p: Any = None, other: Any = None
@@ -185,7 +186,7 @@ class UncertaintyResults(Estimates):
         column : name or list of names, optional
             Only these parameters, however many there are of all.
         scale, cov_p
-            Of statsmodels' signature; not used here.
+            Of statsmodels' signature; refused here.
         other : array, optional
 
         Returns
@@ -210,11 +211,12 @@ class UncertaintyResults(Estimates):
         """
         _refuse({"scale": scale, "cov_p": cov_p})
         if r_matrix is not None:
-            left = linear_hypothesis(np.asarray(r_matrix), self.params.index)
-            right = left if other is None else linear_hypothesis(np.asarray(other), self.params.index)
-            where = np.concatenate([left.where, right.where])
-            block = self._among(where)[: len(left.where), len(left.where) :]
-            return left.R @ block @ right.R.T
+            left = linear_hypothesis(r_matrix, self.params.index)
+            right = left if other is None else linear_hypothesis(other, self.params.index, "other")
+            where = np.union1d(left.where, right.where)
+            rows = [_widened(side, where) for side in (left, right)]
+            covariance = self._of_functions(np.concatenate(rows), where)
+            return covariance[: len(rows[0]), len(rows[0]) :]
         names = self.params.index
         if column is None:
             if len(names) > MOST:
@@ -224,11 +226,26 @@ class UncertaintyResults(Estimates):
                 )
             where = np.arange(len(names))
         else:
-            where = linear_hypothesis([column] if isinstance(column, str) else list(column), names).where
+            where = chosen(column, names, "column")
         return pd.DataFrame(self._among(where), index=names[where], columns=names[where])
 
     def _among(self, where: np.ndarray) -> np.ndarray:
+        if len(where) > MOST:
+            raise ValueError(
+                f"{len(where)} parameters at once would need a covariance of {8e-9 * len(where) ** 2:.3g} GB; choose "
+                f"{MOST} or fewer"
+            )
         return self._parameter_covariance.among(np.asarray(where))
+
+    def _of_functions(self, R: np.ndarray, where: np.ndarray) -> np.ndarray:
+        """Covariance of R times some parameters; missing where one has no standard error."""
+        among = self._among(where)
+        lost = np.isnan(np.diag(among))
+        among[lost], among[:, lost] = 0, 0
+        covariance = R @ among @ R.T
+        unknown = (R[:, lost] != 0).any(axis=1)
+        covariance[unknown], covariance[:, unknown] = np.nan, np.nan
+        return covariance
 
     def t_test(self, r_matrix: Any, cov_p: Any = None, use_t: Any = None) -> ContrastResults:
         """Each of some linear hypotheses by itself: estimate, standard error, z statistic, p-value, interval.
@@ -239,7 +256,7 @@ class UncertaintyResults(Estimates):
             Hypotheses about :attr:`params` such as ``"loading[a, global, 1] = loading[b, global, 1]"``, with commas
             between them; names, each of which is tested to be zero; a matrix with a column for each parameter.
         cov_p, use_t
-            Of statsmodels' signature; not used here.
+            Of statsmodels' signature; refused here.
 
         Returns
         -------
@@ -262,8 +279,7 @@ class UncertaintyResults(Estimates):
         _refuse({"cov_p": cov_p, "use_t": use_t})
         hypothesis = linear_hypothesis(r_matrix, self.params.index)
         effect = hypothesis.R @ self.params.to_numpy()[hypothesis.where] - hypothesis.q
-        covariance = hypothesis.R @ self._among(hypothesis.where) @ hypothesis.R.T
-        sd = np.sqrt(np.diag(covariance))
+        sd = np.sqrt(np.diag(self._of_functions(hypothesis.R, hypothesis.where)))
         test = ContrastResults(
             effect=effect + hypothesis.q, statistic=effect / sd, sd=sd, df_denom=np.inf, distribution="norm"
         )
@@ -286,7 +302,7 @@ class UncertaintyResults(Estimates):
         r_matrix
             As for :meth:`t_test`.
         cov_p, invcov, use_f, df_constraints, scalar
-            Of statsmodels' signature; not used here. The statistic is a number.
+            Of statsmodels' signature; refused here. The statistic is a number.
 
         Returns
         -------
@@ -327,7 +343,9 @@ class UncertaintyResults(Estimates):
             names = self.params.index[where[lost]]
             raise ValueError(f"r_matrix: parameters are not estimated or not identified: {listing(names)}")
         covariance = R @ among @ R.T
-        difference = R @ self.params.to_numpy()[where] - q
+        unit = 1 / np.sqrt(np.diag(covariance))  # whatever the features' units
+        covariance = covariance * unit * unit[:, None]
+        difference = unit * (R @ self.params.to_numpy()[where] - q)
         if np.linalg.matrix_rank(covariance, hermitian=True) < len(q):
             raise ValueError("r_matrix: some of the hypotheses follow from the others; leave them out")
         statistic = float(difference @ linalg.solve(covariance, difference, assume_a="pos"))
@@ -401,6 +419,13 @@ class UncertaintyResults(Estimates):
         return pd.DataFrame(
             {"share": share, "std err": errors, low: share - half, high: share + half}, index=explained.index
         )
+
+
+def _widened(hypothesis: Hypothesis, where: np.ndarray) -> np.ndarray:
+    """R of a hypothesis over more parameters."""
+    R = np.zeros((len(hypothesis.R), len(where)))
+    R[:, np.searchsorted(where, hypothesis.where)] = hypothesis.R
+    return R
 
 
 def checked_cov_type(cov_type: Any) -> str | None:
