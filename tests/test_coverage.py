@@ -70,7 +70,7 @@ def intervals(results, truth):
     yield np.sort(loadings, axis=0).swapaxes(1, 2)
     yield ends[n * (r + 1) :].T
     yield communalities - half * errors, communalities + half * errors
-    yield shares["lower"].to_numpy(), shares["upper"].to_numpy()
+    yield shares.iloc[:, -2].to_numpy(), shares.iloc[:, -1].to_numpy()
 
 
 def shares_covered(truth, draws, cov_types):
