@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlfm.wording import listing
+from mlfm.wording import count, listing
 
 
 class Match(NamedTuple):
@@ -41,6 +41,11 @@ def positions(index: pd.Index, features: pd.Index, name: str) -> NDArray[np.intp
     return where
 
 
+def _counted(labels: pd.Index) -> str:
+    """How many rows, and their labels: a label 0 is not none."""
+    return f"{count(len(labels), 'row')} ({listing(labels)})" if len(labels) else "none"
+
+
 def rows_of(index: pd.Index, wanted: pd.Index, name: str, labelled: bool) -> NDArray[np.intp]:
     """Where in ``index`` each observation's row stands: by label, or where the data are not labelled by position.
 
@@ -65,8 +70,8 @@ def rows_of(index: pd.Index, wanted: pd.Index, name: str, labelled: bool) -> NDA
         )
     if len(strange) or len(absent):
         raise ValueError(
-            f"{name}: its index differs from that of endog; in {name} and not in endog: {listing(strange) or 'none'}; "
-            f"in endog and not in {name}: {listing(absent) or 'none'}; take the rows that both have: "
+            f"{name}: its index differs from that of endog; in {name} and not in endog: {_counted(strange)}; "
+            f"in endog and not in {name}: {_counted(absent)}; take the rows that both have: "
             f"both = endog.index.intersection({name}.index), then endog.loc[both] and {name}.loc[both]"
         )
     return where

@@ -240,7 +240,8 @@ def _write(results: MultilevelFactorResults, out: Path) -> None:
         loadings.columns = [f"{level}_{factor}" for level, factor in loadings.columns]
         loadings.rename_axis("feature").to_csv(out / "loadings.csv")
         results.uniquenesses.rename_axis("feature").to_csv(out / "uniquenesses.csv")
-        results.variance_explained().to_csv(out / "variance_by_level.csv")
+        uncertain = results.variance_shares().drop(columns="share")
+        results.variance_explained().join(uncertain).to_csv(out / "variance_by_level.csv")
         results.variance_explained("group").to_csv(out / "variance_by_group.csv")
         results.summary_frame().rename_axis("parameter").to_csv(out / "parameters.csv")
         report(results, out / "report.html")

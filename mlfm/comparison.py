@@ -190,6 +190,8 @@ def compare(
 
 
 def _named(results: tuple[Any, ...], names: Iterable[Hashable] | None) -> dict[Hashable, MultilevelFactorResults]:
+    if len(results) == 1 and isinstance(results[0], (list, tuple)):
+        results = tuple(results[0])
     if len(results) == 1 and isinstance(results[0], Mapping):
         if names is not None:
             raise ValueError("names: the mapping of results has names already")

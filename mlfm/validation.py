@@ -140,7 +140,8 @@ def cross_validate(
     [2, 1] -32.53
     """
     if not hasattr(model, "_of_other_data"):
-        raise TypeError(f"model must be a MultilevelFactorModel, not {type(model).__name__}")
+        hint = "; give its model" if hasattr(model, "llf") else ""
+        raise TypeError(f"model must be a MultilevelFactorModel, not {type(model).__name__}{hint}")
     if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, numbers.Integral) or n_jobs < 1):
         raise ValueError(f"n_jobs must be a whole number, 1 or more, or None, not {n_jobs!r}")
     if not isinstance(method, str) or method not in METHODS:

@@ -51,6 +51,10 @@ def test_the_table_holds_what_the_results_say(fits):
     assert list(table["ranks"]) == ["1, 0", "1, 1"]
 
 
+def test_a_list_of_fits(fits):
+    pd.testing.assert_frame_equal(compare(list(fits.values())).table, compare(*fits.values()).table)
+
+
 def test_names(fits):
     flat, groups = fits.values()
     assert list(compare(flat, groups).table.index) == [1, 2]

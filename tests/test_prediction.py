@@ -132,7 +132,7 @@ def test_simulation_by_covariates(tmp_path):
     results.save(tmp_path / "results")
     loaded = mlfm.load(tmp_path / "results")
     pd.testing.assert_frame_equal(loaded.simulate(rng=1, exog=new), far)
-    with pytest.raises(ValueError, match=r"give nobs or exog.* cannot be had: .* loaded"):
+    with pytest.raises(ValueError, match=r"give nobs.* cannot be had: .* loaded"):
         loaded.simulate()
 
 

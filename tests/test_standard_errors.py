@@ -699,3 +699,12 @@ def test_no_maximum_is_refused():
         with pytest.raises(ValueError, match="the observed information is not positive definite"):
             _ = results.with_cov_type(kind).bse
     assert results.with_cov_type("expected").bse.notna().all()
+
+
+def test_a_level_without_factors_has_no_share_to_estimate():
+    results, *_ = fit_of("complete")
+    model = mlfm.MultilevelFactorModel(results.model.endog, hierarchy=mlfm.Hierarchy(LABELS), ranks=[0, 1])
+    shares = model.fit(tol=1).variance_shares()
+    assert shares.loc["global", "share"] == 0
+    assert shares.loc["global"].isna().tolist() == [False, True, True, True]
+    assert shares.drop("global").notna().all(axis=None)

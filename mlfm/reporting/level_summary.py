@@ -43,7 +43,7 @@ def level_summary(results: MultilevelFactorResults, level: Hashable, alpha: floa
             break
         share = by_group["share_within"].iloc[own[g]]
         features = count(len(members), "feature")
-        out.tables.append(heading(f"{cut(name, 30)}: {features}; share of their variance at this level {share:.4f}"))
+        out.tables.append(heading(f"{cut(name, 30)}: {features}; share of variance {share:.4f}"))
         out.tables.append(estimates.table_of(members))
         rows += min(len(members), FEATURES_A_GROUP) * (rank + 1)
     out.add_extra_txt(wrapped(_notes(results, level)))

@@ -161,7 +161,8 @@ def _cell(feature: str, value: str, width: int) -> str:
 
 
 def _notes(results: MultilevelFactorResults) -> Iterator[str]:
-    yield reading(results)
+    if results.loadings.shape[1]:
+        yield reading(results)
     why_not = why_no_errors(results)
     if why_not:
         yield f"No standard errors: {why_not}."

@@ -110,7 +110,7 @@ class PredictionResults(FactorResults):
             if nobs is not None and nobs != len(mean):
                 raise ValueError(f"nobs: {nobs}, but exog has {count(len(mean), 'row')}; give one of the two")
         elif nobs is None:
-            self._with_data("the number of observations (give nobs or exog)")
+            self._with_data("as many observations as the data have (give nobs)")
             mean = self.fittedvalues
         else:
             values = np.broadcast_to(self._constant_mean("nobs"), (int(nobs), self.hierarchy.n_features))

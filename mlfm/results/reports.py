@@ -61,7 +61,7 @@ class ReportResults(Estimates):
         >>> data = mlfm.datasets.load("abilities")
         >>> results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1]).fit()
         >>> [line for line in results.summary("ability").as_text().splitlines() if "features;" in line][1].strip()
-        'memory: 6 features; share of their variance at this level 0.2001'
+        'memory: 6 features; share of variance 0.2001'
         """
         check_alpha(alpha)
         if level is None:

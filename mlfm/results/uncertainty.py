@@ -394,7 +394,8 @@ class UncertaintyResults(Estimates):
         Returns
         -------
         DataFrame
-            Levels and "unique" x (share, std err, and the interval's ends); the delta method.
+            Levels and "unique" x (share, std err, and the interval's ends); the delta method. A level without factors
+            has no standard error.
 
         Examples
         --------
@@ -411,7 +412,7 @@ class UncertaintyResults(Estimates):
         check_alpha(alpha)
         explained = self.variance_explained()
         kept = np.append(np.asarray(self.ranks) > 0, True)
-        errors = np.zeros(len(kept))
+        errors = np.full(len(kept), np.nan)  # a level without factors has no share to estimate
         covariance = share_covariance(explained["variance"].to_numpy()[kept], self._parameter_covariance.of_sums())
         errors[kept] = np.sqrt(np.diag(covariance))
         share, half = explained["share"], stats.norm.isf(alpha / 2) * errors
