@@ -14,6 +14,7 @@ import mlfm
 from mlfm import MultilevelFactorModel
 from mlfm.inference.block_means import boundaries, fitted_means, runs, sample_means
 from mlfm.inference.scree import eigenvalues, noise_edge
+from mlfm.reporting.plots.groups import apart
 
 SHUFFLE = np.random.default_rng(5).permutation(30)
 CASE = make_case(
@@ -56,6 +57,13 @@ PLOTS = {
 }
 
 
+def test_the_largest_groups_are_labelled_where_there_is_no_room_for_all():
+    places, sizes = np.array([0.0, 1.0, 2.5, 10.0, 10.5]), np.array([1, 5, 2, 1, 1])
+    assert apart(places, sizes, 2.0) == [1, 3]
+    assert apart(places, sizes, 0.1) == [0, 1, 2, 3, 4]
+    assert apart(places, sizes, 1.2) == [1, 2, 3]
+
+
 @pytest.mark.parametrize("name", PLOTS)
 class TestEvery:
     def test_makes_a_figure_with_labels_and_title(self, results, name):
@@ -79,8 +87,18 @@ class TestEvery:
         assert PLOTS[name](results.plot, ax=part.subplots()) is outer
 
     def test_refuses_what_are_no_axes(self, results, name):
-        with pytest.raises(TypeError, match="ax must be matplotlib axes, not Figure"):
-            PLOTS[name](results.plot, ax=Figure())
+        with pytest.raises(TypeError, match="ax must be matplotlib axes or a figure, not str"):
+            PLOTS[name](results.plot, ax="axes")
+
+    def test_draws_in_the_figure_given(self, results, name):
+        figure = Figure()
+        assert PLOTS[name](results.plot, ax=figure) is figure
+        assert figure.axes[0].get_title()
+        outer = Figure()
+        left, right = outer.subfigures(1, 2)
+        assert PLOTS[name](results.plot, ax=right) is outer
+        assert right.axes
+        assert not left.axes
 
     def test_says_how_to_install_matplotlib(self, results, name, monkeypatch):
         for module in [module for module in sys.modules if module.split(".")[0] == "matplotlib"]:

@@ -14,7 +14,7 @@ from mlfm.reporting.plots.shares import variance_shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
     from mlfm.results import MultilevelFactorResults
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class Plots:
     """Plots of a fit, as ``results.plot``; they need matplotlib (``pip install "mlfm[plot]"``).
 
-    Every method takes ``ax``, matplotlib axes to draw in, and returns the figure. Without ``ax`` it makes a figure of
-    its own, which pyplot does not know: save it with ``savefig``, or let a notebook show it.
+    Every method takes ``ax``, matplotlib axes to draw in, or a figure (or part of one) to which axes are added, and
+    returns the figure. Without ``ax`` it makes a figure of its own, which pyplot does not know: save it with
+    ``savefig``, or let a notebook show it.
 
     Examples
     --------
@@ -38,14 +39,14 @@ class Plots:
     def __init__(self, results: MultilevelFactorResults) -> None:
         self._results = results
 
-    def loadings(self, level: Hashable | None = None, ax: Axes | None = None) -> Figure:
+    def loadings(self, level: Hashable | None = None, ax: Axes | FigureBase | None = None) -> Figure:
         """Heatmap of the standardised loadings: features in the order of the hierarchy, lines between its groups.
 
         Parameters
         ----------
         level : hashable, optional
             A level whose factors are shown; by default those of all levels.
-        ax : matplotlib axes, optional
+        ax : matplotlib axes or figure, optional
 
         Returns
         -------
@@ -58,14 +59,14 @@ class Plots:
         """
         return loadings(self._results, level, ax)
 
-    def covariance(self, correlation: bool = True, ax: Axes | None = None, max_cells: int = 600) -> Figure:
+    def covariance(self, correlation: bool = True, ax: Axes | FigureBase | None = None, max_cells: int = 600) -> Figure:
         """Heatmap of the fitted correlation or covariance, in the order of the hierarchy.
 
         Parameters
         ----------
         correlation : bool
             Of features scaled to variance 1.
-        ax : matplotlib axes, optional
+        ax : matplotlib axes or figure, optional
         max_cells : int
             Cells a side. Of more features, neighbours are taken together, and a cell is the mean over its pairs of
             different features; the matrix itself is never made.
@@ -77,12 +78,12 @@ class Plots:
         """
         return covariance(self._results, correlation, ax, max_cells)
 
-    def residual_correlations(self, ax: Axes | None = None, max_cells: int = 600) -> Figure:
+    def residual_correlations(self, ax: Axes | FigureBase | None = None, max_cells: int = 600) -> Figure:
         """Heatmap of the sample's correlations less the fitted ones: blocks of one colour are what the model misses.
 
         Parameters
         ----------
-        ax : matplotlib axes, optional
+        ax : matplotlib axes or figure, optional
         max_cells : int
             Cells a side; see :meth:`covariance`.
 
@@ -98,7 +99,7 @@ class Plots:
         """
         return residual_correlations(self._results, ax, max_cells)
 
-    def variance_shares(self, by: str = "level", ax: Axes | None = None) -> Figure:
+    def variance_shares(self, by: str = "level", ax: Axes | FigureBase | None = None) -> Figure:
         """How the fitted variance splits over the levels.
 
         Parameters
@@ -106,7 +107,7 @@ class Plots:
         by : {"level", "group"}
             One bar a level, or for each group of the finest level with factors a bar of the variance of its features,
             split by level.
-        ax : matplotlib axes, optional
+        ax : matplotlib axes or figure, optional
 
         Returns
         -------
@@ -114,14 +115,14 @@ class Plots:
         """
         return variance_shares(self._results, by, ax)
 
-    def scree(self, level: Hashable = "global", ax: Axes | None = None) -> Figure:
+    def scree(self, level: Hashable = "global", ax: Axes | FigureBase | None = None) -> Figure:
         """Eigenvalues that speak for the rank of a level: those of each group's sample correlation matrix, less what
         the coarser levels were fitted to explain.
 
         Parameters
         ----------
         level : hashable
-        ax : matplotlib axes, optional
+        ax : matplotlib axes or figure, optional
 
         Returns
         -------
@@ -138,12 +139,12 @@ class Plots:
         """
         return scree(self._results, level, ax)
 
-    def convergence(self, ax: Axes | None = None) -> Figure:
+    def convergence(self, ax: Axes | FigureBase | None = None) -> Figure:
         """The log-likelihood still to gain at each evaluation, as it turned out and as the fit expected it.
 
         Parameters
         ----------
-        ax : matplotlib axes, optional
+        ax : matplotlib axes or figure, optional
 
         Returns
         -------
@@ -155,7 +156,7 @@ class Plots:
         self,
         level: Hashable | None = None,
         columns: Sequence[tuple[Hashable, Hashable, int]] | None = None,
-        ax: Axes | None = None,
+        ax: Axes | FigureBase | None = None,
     ) -> Figure:
         """Scores of factors over the observations: a lane for each factor, a heatmap of more than twelve.
 
@@ -165,7 +166,7 @@ class Plots:
             The level whose factors are shown; by default the first with factors.
         columns : sequence of (level, group, factor), optional
             Factors as :meth:`MultilevelFactorResults.scores` names them.
-        ax : matplotlib axes, optional
+        ax : matplotlib axes or figure, optional
 
         Returns
         -------

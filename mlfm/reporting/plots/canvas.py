@@ -12,7 +12,7 @@ from mlfm.reporting.layout import cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 Floats = NDArray[np.float64]
 
@@ -26,17 +26,21 @@ LABEL = 24
 FEW_BEYOND = 5000  # values from which a few outliers may not make all others pale
 
 
-def axes_of(ax: Axes | None, width: float, height: float) -> Axes:
-    """The axes given, or those of a new figure that belongs to nobody: pyplot never knows of it."""
+def axes_of(ax: Axes | FigureBase | None, width: float, height: float) -> Axes:
+    """The axes given, new ones of the figure given, or those of a new figure that belongs to nobody: pyplot never knows
+    of it.
+    """
     try:
         from matplotlib.axes import Axes
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure, FigureBase
     except ImportError as error:
         raise ImportError('plots need matplotlib; install it with: pip install "mlfm[plot]"') from error
     if ax is None:
         return Figure(figsize=(width, height), layout="constrained").add_subplot()
+    if isinstance(ax, FigureBase):
+        return ax.add_subplot()
     if not isinstance(ax, Axes):
-        raise TypeError(f"ax must be matplotlib axes, not {type(ax).__name__}")
+        raise TypeError(f"ax must be matplotlib axes or a figure, not {type(ax).__name__}")
     return ax
 
 

@@ -10,12 +10,12 @@ from mlfm.reporting.plots.canvas import LINES, axes_of, colour, figure_of, whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
     from mlfm.results import MultilevelFactorResults
 
 
-def convergence(results: MultilevelFactorResults, ax: Axes | None) -> Figure:
+def convergence(results: MultilevelFactorResults, ax: Axes | FigureBase | None) -> Figure:
     """What was still to gain, as it turned out and as the fit expected it, and the tolerance."""
     history, record = results.history, results.record
     places, kept = history.index.to_numpy(), history["accepted"].to_numpy(dtype=bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,9 @@ def label_features(axis: Any, hierarchy: Hierarchy, bounds: Places) -> str:
         return "features"
     level = level_to_name(hierarchy)
     names = group_names(list(hierarchy.paths(level)))
-    middles = centres(hierarchy.offsets[hierarchy.position(level)], bounds) - 0.5
-    kept = apart(middles, 1.6 * LEAST * (len(bounds) - 1) / room)
+    offsets = hierarchy.offsets[hierarchy.position(level)]
+    middles = centres(offsets, bounds) - 0.5
+    kept = apart(middles, np.diff(offsets), 1.6 * LEAST * (len(bounds) - 1) / room)
     tick_labels(axis, middles[kept], [names[g] for g in kept])
     axis.set_tick_params(labelsize=size_of_ticks(min(len(names), TICKS)), length=0)
     return f"{n:,} features by {level}"
@@ -49,12 +51,13 @@ def points(axis: Any) -> float:
     return float((box.height if axis.axis_name == "y" else box.width) * 72 / axis.axes.figure.dpi)
 
 
-def apart(places: NDArray[np.float64], least: float) -> list[int]:
-    """Those of increasing places that stand so far from the one kept before them."""
-    kept = [0]
-    for i, place in enumerate(places):
-        if place - places[kept[-1]] >= least:
-            kept.append(i)
+def apart(places: NDArray[np.float64], sizes: NDArray[np.intp], least: float) -> list[int]:
+    """Those of increasing places that stand so far from all others that are kept, the largest first."""
+    kept: list[int] = []
+    for i in np.argsort(-sizes, kind="stable").tolist():
+        after = bisect.bisect(kept, i)
+        if all(abs(places[i] - places[j]) >= least for j in kept[max(after - 1, 0) : after + 1]):
+            kept.insert(after, i)
     return kept
 
 

@@ -13,14 +13,14 @@ from mlfm.reporting.plots.groups import FEATURES, draw_boundaries, label_feature
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
     from mlfm.results import MultilevelFactorResults
 
 ROWS = 500
 
 
-def loadings(results: MultilevelFactorResults, level: Hashable | None, ax: Axes | None) -> Figure:
+def loadings(results: MultilevelFactorResults, level: Hashable | None, ax: Axes | FigureBase | None) -> Figure:
     """The heatmap; above some 500 features each row is the mean of several."""
     hierarchy, columns = results.hierarchy, results.loadings.columns
     chosen = np.arange(len(columns))

@@ -17,14 +17,16 @@ from mlfm.wording import count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
     from mlfm.results import MultilevelFactorResults
 
 Floats = NDArray[np.float64]
 
 
-def covariance(results: MultilevelFactorResults, correlation: bool, ax: Axes | None, max_cells: Any) -> Figure:
+def covariance(
+    results: MultilevelFactorResults, correlation: bool, ax: Axes | FigureBase | None, max_cells: Any
+) -> Figure:
     """The fitted covariance or correlation; of more features than cells a side, means of blocks."""
     bounds = runs(results.hierarchy.n_features, _checked(max_cells))
     values = _fitted(results, bounds, correlation)
@@ -35,7 +37,7 @@ def covariance(results: MultilevelFactorResults, correlation: bool, ax: Axes | N
     return _show(results.hierarchy, values, bounds, limit, f"Fitted {what}", what, ax)
 
 
-def residual_correlations(results: MultilevelFactorResults, ax: Axes | None, max_cells: Any) -> Figure:
+def residual_correlations(results: MultilevelFactorResults, ax: Axes | FigureBase | None, max_cells: Any) -> Figure:
     """Sample less fitted correlations; of more features than cells a side, means of blocks."""
     bounds = runs(results.hierarchy.n_features, _checked(max_cells))
     Y = unit_residuals(results, "residual correlations")
@@ -55,7 +57,13 @@ def _fitted(results: MultilevelFactorResults, bounds: Places, correlation: bool)
 
 
 def _show(
-    hierarchy: Hierarchy, values: Floats, bounds: Places, limit: float, title: str, what: str, ax: Axes | None
+    hierarchy: Hierarchy,
+    values: Floats,
+    bounds: Places,
+    limit: float,
+    title: str,
+    what: str,
+    ax: Axes | FigureBase | None,
 ) -> Figure:
     ax = axes_of(ax, 7.4, 6.2)
     heatmap(ax, values, limit, what)

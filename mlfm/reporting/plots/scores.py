@@ -14,7 +14,7 @@ from mlfm.wording import listing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
     from mlfm.results import MultilevelFactorResults
 
@@ -23,7 +23,9 @@ APART = 6.0  # standard deviations between two lanes
 MANY = 4000  # observations above which lines are kept as pixels, and a heatmap shows means of several
 
 
-def scores(results: MultilevelFactorResults, level: Hashable | None, columns: Any, ax: Axes | None) -> Figure:
+def scores(
+    results: MultilevelFactorResults, level: Hashable | None, columns: Any, ax: Axes | FigureBase | None
+) -> Figure:
     """Lines or heatmap of the chosen factors' scores."""
     frame = _chosen(results, level, columns)
     names = _names(frame)
@@ -68,7 +70,7 @@ def _names(frame: pd.DataFrame) -> list[str]:
     return names
 
 
-def _lanes(frame: pd.DataFrame, names: list[str], ax: Axes | None) -> Figure:
+def _lanes(frame: pd.DataFrame, names: list[str], ax: Axes | FigureBase | None) -> Figure:
     number = frame.shape[1]
     ax = axes_of(ax, 8.4, 2.2 + 0.62 * number)
     x = _positions(frame.index)
@@ -86,7 +88,7 @@ def _lanes(frame: pd.DataFrame, names: list[str], ax: Axes | None) -> Figure:
     return figure_of(ax)
 
 
-def _heatmap(frame: pd.DataFrame, names: list[str], ax: Axes | None) -> Figure:
+def _heatmap(frame: pd.DataFrame, names: list[str], ax: Axes | FigureBase | None) -> Figure:
     values = frame.to_numpy().T
     width = -(-len(frame) // MANY)
     starts = np.arange(0, len(frame), width)

@@ -16,7 +16,7 @@ from mlfm.sweep import Workers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
     from mlfm.results import MultilevelFactorResults
 
@@ -25,7 +25,7 @@ DRAWN = 100  # groups up to which each has a line
 NAMED = 7  # groups up to which each has a colour of its own
 
 
-def scree(results: MultilevelFactorResults, level: Hashable, ax: Axes | None) -> Figure:
+def scree(results: MultilevelFactorResults, level: Hashable, ax: Axes | FigureBase | None) -> Figure:
     """One line a group, the rank that was fitted, and how far noise alone would reach."""
     hierarchy = results.hierarchy
     depth = hierarchy.position(level)

@@ -11,14 +11,14 @@ from mlfm.reporting.plots.canvas import REST, TICKS, axes_of, colour, figure_of,
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
     from mlfm.results import MultilevelFactorResults
 
 BARS = 60  # groups up to which each has a bar of its own, with gaps between them
 
 
-def variance_shares(results: MultilevelFactorResults, by: Any, ax: Axes | None) -> Figure:
+def variance_shares(results: MultilevelFactorResults, by: Any, ax: Axes | FigureBase | None) -> Figure:
     """The plot of either kind."""
     if by == "level":
         return _by_level(results, ax)
@@ -31,7 +31,7 @@ def _colours(levels: int) -> list[str]:
     return [*(colour(k) for k in range(levels)), REST]
 
 
-def _by_level(results: MultilevelFactorResults, ax: Axes | None) -> Figure:
+def _by_level(results: MultilevelFactorResults, ax: Axes | FigureBase | None) -> Figure:
     shares = results.variance_explained()["share"]
     places = np.arange(len(shares))
     ax = axes_of(ax, 6.4, 1.4 + 0.4 * len(shares))
@@ -48,7 +48,7 @@ def _by_level(results: MultilevelFactorResults, ax: Axes | None) -> Figure:
     return figure_of(ax)
 
 
-def _by_group(results: MultilevelFactorResults, ax: Axes | None) -> Figure:
+def _by_group(results: MultilevelFactorResults, ax: Axes | FigureBase | None) -> Figure:
     """A bar for each group of the finest level that has factors."""
     hierarchy, ranks = results.hierarchy, results.ranks.to_numpy()
     with_factors = np.flatnonzero(ranks)
