@@ -129,20 +129,21 @@ class Dense:
         total = _Total(self)
         for precision in self.precisions():
             total.add_expected(precision)
-        return total.matrix
+        return total.matrix()
 
-    def observed(self) -> Floats:
-        """Less the second derivatives of the log-likelihood."""
+    def expected_and_observed(self) -> tuple[Floats, Floats]:
+        """That, and less the second derivatives of the log-likelihood."""
         assert self.residuals is not None
-        total = _Total(self)
+        expected, difference = _Total(self), _Total(self)
         for precision in self.precisions():
             M, rows = precision.M, precision.rows
             R, weights = self.residuals.values[:, rows], self.residuals.weights[rows]
-            total.add_expected(precision)
+            expected.add_expected(precision)
             U = M @ (R * np.sqrt(weights))
-            total.add_difference(precision, U @ U.T - precision.nobs * M)
-            total.add_cross(precision, M @ ((R * weights) @ self.residuals.design[rows]))
-        return total.matrix
+            difference.add_difference(precision, U @ U.T - precision.nobs * M)
+            difference.add_cross(precision, M @ ((R * weights) @ self.residuals.design[rows]))
+        first = expected.matrix()
+        return first, first + difference.matrix()
 
     def outer_product(self, squares: Floats) -> Floats:
         """The sum over observations of ``squares`` times the outer products of their scores."""
@@ -171,66 +172,85 @@ class Dense:
 
 
 class _Total:
-    """The information of all observations, to which patterns are added one by one."""
+    """The information of all observations, to which patterns are added one by one.
+
+    It is kept in blocks of features x features, one for each two of a feature's parameters: coefficients (from 0),
+    loadings (from q) and the uniqueness (q + r).
+    """
 
     def __init__(self, dense: Dense) -> None:
-        self.columns, self.wide = dense.columns, dense.wide
+        self.columns, self.wide = dense.columns.T, dense.wide
         self.n, self.r, self.q = dense.layout
-        self.matrix = np.zeros((dense.layout.size, dense.layout.size))
+        self.size = dense.layout.size
+        self.blocks: dict[tuple[int, int], Floats] = {}
 
     def add_expected(self, precision: Precision) -> None:
         """The expected information of some observations."""
         M, E, G, _, nobs, squares = precision
-        for k in range(self.q):
+        q, D = self.q, self.q + self.r
+        for k in range(q):
             for m in range(k + 1):
-                self._add(self._of_B(k), self._of_B(m), squares[k, m] * M)
-        for a in range(self.r):
-            own = self.columns[:, a]
-            for b in range(a + 1):
-                other = self.columns[:, b]
-                block = M * G[np.ix_(own, other)] + E[:, other] * E[:, own].T
-                self._add(self._of_F(a), self._of_F(b), nobs * block)
-            self._add(self._of_F(a), self._of_D, nobs * M * E[:, own].T)
-        self._add(self._of_D, self._of_D, nobs / 2 * M**2)
+                self._add(k, m, squares[k, m] * M)
+        weighted, mine = nobs * M, self._gathered(E)
+        for a, own in enumerate(self.columns):
+            for b, other in enumerate(self.columns[: a + 1]):
+                block = weighted * G[np.ix_(own, other)]
+                block += nobs * mine[b].T * mine[a]
+                self._add(q + a, q + b, block)
+            self._add(q + a, D, weighted * mine[a])
+        self._add(D, D, weighted * M / 2)
 
     def add_difference(self, precision: Precision, T: Floats) -> None:
         """What the observed information has beyond the expected, T = M S M less its expectation."""
         M, E, G, *_ = precision
+        q, D = self.q, self.q + self.r
         TF = T @ self.wide
         FTF = self.wide.T @ TF
-        for a in range(self.r):
-            own = self.columns[:, a]
-            for b in range(a + 1):
-                other = self.columns[:, b]
-                block = T * G[np.ix_(own, other)] + M * FTF[np.ix_(own, other)]
-                block += TF[:, other] * E[:, own].T + E[:, other] * TF[:, own].T
-                block -= T * (own[:, None] == other)  # the second derivative of Sigma
-                self._add(self._of_F(a), self._of_F(b), block)
-            self._add(self._of_F(a), self._of_D, T * E[:, own].T + M * TF[:, own].T)
-        self._add(self._of_D, self._of_D, T * M)
+        mine, turned = self._gathered(E), self._gathered(TF)
+        for a, own in enumerate(self.columns):
+            for b, other in enumerate(self.columns[: a + 1]):
+                block = T * G[np.ix_(own, other)]
+                block += M * FTF[np.ix_(own, other)]
+                block += turned[b].T * mine[a]
+                block += mine[b].T * turned[a]
+                if a == b:  # the second derivative of Sigma
+                    block -= T * (own[:, None] == own)
+                self._add(q + a, q + b, block)
+            self._add(q + a, D, T * mine[a] + M * turned[a])
+        self._add(D, D, T * M)
 
     def add_cross(self, precision: Precision, U: Floats) -> None:
         """Between coefficients and the rest; U is M times the sum of residuals times covariates, n x q."""
         FU = self.wide.T @ U
         for k in range(self.q):
-            for a in range(self.r):
-                own = self.columns[:, a]
-                block = precision.M * FU[own, k] + precision.E[:, own] * U[:, k]
-                self._add(self._of_B(k), self._of_F(a), block)
-            self._add(self._of_B(k), self._of_D, precision.M * U[:, k])
+            for a, own in enumerate(self.columns):
+                self._add(k, self.q + a, precision.M * FU[own, k] + precision.E[:, own] * U[:, k])
+            self._add(k, self.q + self.r, precision.M * U[:, k])
 
-    def _add(self, rows: slice, columns: slice, block: Floats) -> None:
-        self.matrix[rows, columns] += block
-        if rows != columns:
-            self.matrix[columns, rows] += block.T
+    def _gathered(self, X: Floats) -> list[Floats]:
+        """X_l,a(j) for features j (rows) and l, one array for each of a feature's factors a."""
+        turned = np.ascontiguousarray(X.T)
+        return [turned[own] for own in self.columns]
 
-    def _of_B(self, k: int) -> slice:
-        return slice(k, self.n * self.q, self.q)
+    def matrix(self) -> Floats:
+        """All of it, parameters in their order."""
+        out = np.zeros((self.size, self.size))
+        for (row, column), block in self.blocks.items():
+            out[self._of(row), self._of(column)] = block
+            out[self._of(column), self._of(row)] = block.T
+        return out
 
-    def _of_F(self, a: int) -> slice:
-        first = self.n * self.q
-        return slice(first + a, first + self.n * self.r, self.r)
+    def _add(self, row: int, column: int, block: Floats) -> None:
+        if (row, column) in self.blocks:
+            self.blocks[row, column] += block
+        else:
+            self.blocks[row, column] = block
 
-    @property
-    def _of_D(self) -> slice:
-        return slice(self.n * (self.q + self.r), self.n * (self.q + self.r + 1))
+    def _of(self, kind: int) -> slice:
+        """Where one parameter of every feature stands among all."""
+        n, r, q = self.n, self.r, self.q
+        if kind < q:
+            return slice(kind, n * q, q)
+        if kind < q + r:
+            return slice(n * q + kind - q, n * (q + r), r)
+        return slice(n * (q + r), None)

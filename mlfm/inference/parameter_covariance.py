@@ -187,7 +187,7 @@ def information_matrix(estimate: Estimate, observed: bool) -> Floats:
         raise ValueError(f"params: {layout.size} of them; the matrix is there for at most {MOST}")
     dense, scale, _ = _standardised(estimate)
     with Workers(1):
-        matrix = dense.observed() if observed else dense.expected()
+        matrix = dense.expected_and_observed()[1] if observed else dense.expected()
     _to_units(matrix, layout, 1 / scale, estimate.root.T)
     _to_units(matrix.T, layout, 1 / scale, estimate.root.T)
     place = np.argsort(estimate.places())
@@ -207,7 +207,10 @@ def _standardised(estimate: Estimate) -> tuple[Dense, Floats, Floats]:
 
 def _by_kind(kind: str, dense: Dense, squares: Floats | None, C: Floats, free: Bools) -> tuple[Floats, Bools]:
     """The covariance of the free parameters, and which of them are not identified."""
-    expected = dense.expected()[np.ix_(free, free)]
+    if kind in ("oim", "robust"):
+        expected, observed = (matrix[np.ix_(free, free)] for matrix in dense.expected_and_observed())
+    else:
+        expected = dense.expected()[np.ix_(free, free)]
     directions, flat = flat_directions(expected, C)
     # What the data do not identify is held where it is: what they do identify is not changed by it.
     C = np.concatenate([C, directions])
@@ -223,7 +226,7 @@ def _by_kind(kind: str, dense: Dense, squares: Floats | None, C: Floats, free: B
             )
         return constrained_inverse(dense.outer_product(squares)[np.ix_(free, free)], C), flat
     try:
-        bread = constrained_inverse(dense.observed()[np.ix_(free, free)], C)
+        bread = constrained_inverse(observed, C)
     except NotAMaximum:
         raise ValueError(
             f"cov_type={kind!r}: the observed information is not positive definite, so the fit is at no maximum; fit "
