@@ -37,4 +37,8 @@ extensions = [
     for name in KERNELS
 ]
 
-setup(ext_modules=cythonize(extensions, compiler_directives=directives, force=True))
+# Side by side: each takes some seconds to compile.
+setup(
+    ext_modules=cythonize(extensions, compiler_directives=directives, force=True),
+    options={"build_ext": {"parallel": os.cpu_count()}},
+)
