@@ -30,10 +30,11 @@ class Comparison:
     Attributes
     ----------
     table : DataFrame
-        One row a fit: ``groups`` and ``ranks`` of each level, the global one first; ``llf``, the log-likelihood; ``df_model``, free parameters; ``aic``, ``bic``,
-        ``sabic``, ``ebic`` (less is better); ``chi2``, ``chi2_df``, ``pvalue`` against the saturated covariance, NaN
-        where there is no such test; ``held_out`` and ``cross_validated``, where asked for: log-likelihood an
-        observation (more is better), with standard errors ``held_out_se`` and ``cross_validated_se``.
+        One row a fit: ``groups`` and ``ranks`` of each level, the global one first; ``llf``, the log-likelihood;
+        ``df_model``, free parameters; ``aic``, ``bic``, ``sabic``, ``ebic`` (less is better); ``chi2``, ``chi2_df``,
+        ``pvalue`` against the saturated covariance, NaN where there is no such test; ``held_out`` and
+        ``cross_validated``, where asked for: log-likelihood an observation (more is better), with standard errors
+        ``held_out_se`` and ``cross_validated_se``.
     nobs, n_features : int
         Of the data.
     notes : tuple of str
