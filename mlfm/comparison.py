@@ -30,10 +30,11 @@ class Comparison:
     Attributes
     ----------
     table : DataFrame
-        One row a fit: ``ranks``; ``llf``, the log-likelihood; ``df_model``, free parameters; ``aic``, ``bic``,
-        ``sabic``, ``ebic`` (less is better); ``chi2``, ``chi2_df``, ``pvalue`` against the saturated covariance, NaN
-        where there is no such test; ``held_out`` and ``cross_validated``, where asked for: log-likelihood an
-        observation (more is better), with standard errors ``held_out_se`` and ``cross_validated_se``.
+        One row a fit: ``groups`` and ``ranks`` of each level, the global one first; ``llf``, the log-likelihood;
+        ``df_model``, free parameters; ``aic``, ``bic``, ``sabic``, ``ebic`` (less is better); ``chi2``, ``chi2_df``,
+        ``pvalue`` against the saturated covariance, NaN where there is no such test; ``held_out`` and
+        ``cross_validated``, where asked for: log-likelihood an observation (more is better), with standard errors
+        ``held_out_se`` and ``cross_validated_se``.
     nobs, n_features : int
         Of the data.
     notes : tuple of str
@@ -89,7 +90,7 @@ def compare(
     Parameters
     ----------
     *results : MultilevelFactorResults, or one mapping of names to them
-        Fits of the same observations of the same features, by any hierarchy, ranks and covariates.
+        Fits of the same observations of the same features (in any order), by any hierarchy, ranks and covariates.
     names : iterable, optional
         Their names; by default their numbers, from 1.
     held_out : DataFrame, optional
@@ -131,6 +132,7 @@ def compare(
     Comparison of 2 fits: 301 observations, 24 features
     <BLANKLINE>
     fit             flat two levels
+    groups          1, 5       1, 5
     ranks           1, 0       1, 1
     llf        -10051.17   -9673.07
     df_model          72         96
@@ -157,6 +159,7 @@ def compare(
     for name, fit in named.items():
         saturated = fit._saturated()
         row: dict[str, Any] = {
+            "groups": ", ".join(str(groups) for groups in fit.hierarchy.n_groups),
             "ranks": ", ".join(str(rank) for rank in fit.ranks),
             "llf": fit.llf,
             "df_model": fit.df_model,
@@ -174,7 +177,8 @@ def compare(
             test = against_saturated(fit.llf, saturated.llf, saturated.df, 1.0)
             row |= {"chi2": test.statistic, "chi2_df": test.df, "pvalue": test.pvalue}
         if values is not None:
-            each = held_out_loglikeobs(fit, values, exog)
+            own = first.hierarchy.features.get_indexer(fit.hierarchy.features)
+            each = held_out_loglikeobs(fit, values[:, own], exog)
             row["held_out"], row["held_out_se"] = mean_and_error(each, np.ones(len(each)), np.ones(len(each)))
         if n_splits is not None:
             record = fit.record
@@ -214,21 +218,24 @@ def _named(results: tuple[Any, ...], names: Iterable[Hashable] | None) -> dict[H
 def _same_data(named: Mapping[Hashable, MultilevelFactorResults]) -> MultilevelFactorResults:
     """The first fit, once all are known to be of its data."""
     (first_name, first), *_ = named.items()
-    data = first._with_data("the comparison")._data
+    data, features = first._with_data("the comparison")._data, first.hierarchy.features
     for name, fit in named.items():
         if not fit.converged:
             raise ValueError(f"{plain(name)} did not converge: {fit.record.reason}; fit it to its end first")
-        if not fit.hierarchy.features.equals(first.hierarchy.features):
+        own = fit.hierarchy.features
+        columns = features.get_indexer(own)
+        if (columns < 0).any() or len(own) != len(features):
+            strange = [*own[columns < 0], *features[own.get_indexer(features) < 0]]
             raise ValueError(
-                f"{plain(name)} has other features than {plain(first_name)}, or in another order; criteria of "
-                "different data cannot be compared"
+                f"{plain(name)} has other features than {plain(first_name)}: {listing(strange)} are in one of the two "
+                "only; criteria of different data cannot be compared"
             )
         if fit.nobs != first.nobs:
             raise ValueError(
                 f"{plain(name)} has {fit.nobs} observations, {plain(first_name)} has {first.nobs}; criteria of "
                 "different data cannot be compared (rows may have been dropped for missing values)"
             )
-        if fit is not first and not fit._with_data("the comparison")._data.same_as(data):
+        if fit is not first and not fit._with_data("the comparison")._data.same_as(data, columns):
             raise ValueError(
                 f"{plain(name)} is of other data, or weights, than {plain(first_name)}; criteria of different data "
                 "cannot be compared"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import numbers
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -10,7 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mlfm.agreement import adjusted_rand
 from mlfm.arrays import as_pandas
+from mlfm.grouping import checked_merges, checked_n_groups, linkage_partitions, numbered, random_partitions
+from mlfm.seeds import generator
 from mlfm.wording import count, listing
 
 GLOBAL = "global"
@@ -25,7 +29,8 @@ class Hierarchy:
     """Nested groups of features, from the global group to the finest.
 
     Labels nest by path: the label "Other" under two sectors makes two groups. Groups stand in the order in which
-    they first appear among the features, so renaming them changes nothing else.
+    they first appear among the features, so renaming them changes nothing else. Where there are no labels,
+    :meth:`from_linkage` takes groups from a dendrogram, and :meth:`random` draws them.
 
     Parameters
     ----------
@@ -90,11 +95,7 @@ class Hierarchy:
             frame = _label_frame(labels)
             if levels is not None:
                 frame = frame.loc[:, _chosen(levels, frame.columns)]
-        for name, meaning in RESERVED.items():
-            if name in frame.columns:
-                raise ValueError(f"a level cannot be called {name!r}: {meaning}; rename or drop the column")
-        if frame.columns.has_duplicates:
-            raise ValueError(f"levels occur twice: {listing(frame.columns[frame.columns.duplicated()].unique())}")
+        _check_level_names(list(frame.columns))
         _check_features(frame.index)
         columns = [_checked_labels(frame, position) for position in range(frame.shape[1])]
 
@@ -107,6 +108,155 @@ class Hierarchy:
         self._offsets = tuple(_boundaries(code[self._permutation]) for code in codes)
         for array in (self._permutation, *self._offsets, *self._labels):
             array.setflags(write=False)
+
+    @classmethod
+    def random(
+        cls,
+        features: int | Sequence[Hashable] | pd.Index,
+        n_groups: Sequence[int],
+        *,
+        balanced: bool = True,
+        levels: Sequence[Hashable] | None = None,
+        rng: Any = None,
+    ) -> Hierarchy:
+        """A random hierarchy: which features share a group is left to chance.
+
+        What known groups have to beat, if they mean anything; and groups for simulations.
+
+        Parameters
+        ----------
+        features : int, sequence or Index
+            Names of the features, or how many there are (their names are then 0, 1, ...).
+        n_groups : sequence of int
+            Number of groups at each level below the global one, coarse to fine; increasing, at most one a feature.
+        balanced : bool
+            Whether groups are as equal in size as can be: at each level, sizes have the least variance that the groups
+            of the level above allow. If not, sizes are random too: all ways to cut the features, put in random order,
+            into so many groups are equally likely.
+        levels : sequence of hashable, optional
+            Names of the levels below the global one; by default "level_2", "level_3", ...
+        rng : int, Generator or None
+            Seed, or a numpy Generator; None is seed 0.
+
+        Returns
+        -------
+        Hierarchy
+            Groups are numbered from 1 over each whole level, in group order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If numbers of groups are not whole, do not increase, or are more than the features; or if names of features
+            or levels are missing, occur twice, or are too many or too few.
+
+        Examples
+        --------
+        >>> hierarchy = Hierarchy.random(["a", "b", "c", "d", "e", "f", "g"], [2, 4], rng=1)
+        >>> hierarchy
+        Hierarchy of 7 features: global (1 group) > level_2 (2 groups) > level_3 (4 groups)
+        global (7)
+        ├─ 1 (4)
+        │  ├─ 1 (2)
+        │  └─ 2 (2)
+        └─ 2 (3)
+           ├─ 3 (2)
+           └─ 4 (1)
+        >>> hierarchy.summary()
+                 groups  smallest  median  largest
+        level
+        global        1         7     7.0        7
+        level_2       2         3     3.5        4
+        level_3       4         1     2.0        2
+        """
+        names = _feature_names(features)
+        wanted = checked_n_groups(n_groups, len(names))
+        below = _level_names(levels, len(wanted))
+        return cls._of_partitions(random_partitions(len(names), wanted, balanced, generator(rng)), names, below)
+
+    @classmethod
+    def from_linkage(
+        cls,
+        Z: NDArray[Any],
+        n_groups: Sequence[int],
+        *,
+        features: Sequence[Hashable] | pd.Index | None = None,
+        levels: Sequence[Hashable] | None = None,
+    ) -> Hierarchy:
+        """The hierarchy of a dendrogram, cut where it has so many groups.
+
+        A level with k groups is what the last k - 1 merges of the dendrogram join. So levels always nest and have as
+        many groups as asked for, also where merges are at the same height, and where one is lower than a merge
+        before it (inversions, as of the centroid and median methods).
+
+        Parameters
+        ----------
+        Z : array
+            Of features, not of observations, as made by ``scipy.cluster.hierarchy.linkage``.
+        n_groups : sequence of int
+            Number of groups at each level below the global one, coarse to fine; increasing, at most one a feature.
+        features : sequence or Index, optional
+            Names of the features, in the order in which ``linkage`` had them; by default 0, 1, ...
+        levels : sequence of hashable, optional
+            Names of the levels below the global one; by default "level_2", "level_3", ...
+
+        Returns
+        -------
+        Hierarchy
+            Groups are numbered from 1 over each whole level, in group order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``Z`` is no dendrogram; if numbers of groups are not whole, do not increase, or are more than the
+            features; or if names of features or levels are missing, occur twice, or are too many or too few.
+
+        Examples
+        --------
+        By the correlations of 24 tests of ability:
+
+        >>> import mlfm
+        >>> from scipy.cluster.hierarchy import linkage
+        >>> from scipy.spatial.distance import squareform
+        >>> data = mlfm.datasets.load("abilities")
+        >>> distances = squareform((1 - data.endog.corr()).to_numpy(), checks=False)
+        >>> hierarchy = Hierarchy.from_linkage(linkage(distances, "average"), [2, 5], features=data.endog.columns)
+        >>> hierarchy
+        Hierarchy of 24 features: global (1 group) > level_2 (2 groups) > level_3 (5 groups)
+        global (24)
+        ├─ 1 (19)
+        │  ├─ 1 (10)
+        │  ├─ 2 (1)
+        │  ├─ 3 (4)
+        │  └─ 4 (4)
+        └─ 2 (5)
+           └─ 5 (5)
+        >>> hierarchy.agreement(data.groups).round(2)
+        other    global  ability
+        level
+        global      1.0     0.00
+        level_2     0.0     0.13
+        level_3     0.0     0.67
+        """
+        merges = checked_merges(Z)
+        n = len(merges) + 1
+        names = _feature_names(n if features is None else features)
+        if len(names) != n:
+            raise ValueError(
+                f"features: {count(len(names), 'name')} for a dendrogram of {n}; that of the features of endog is "
+                "linkage(endog.T)"
+            )
+        wanted = checked_n_groups(n_groups, n)
+        below = _level_names(levels, len(wanted))
+        return cls._of_partitions(linkage_partitions(merges, wanted), names, below)
+
+    @classmethod
+    def _of_partitions(
+        cls, partitions: Sequence[NDArray[np.intp]], features: pd.Index, levels: Sequence[Hashable]
+    ) -> Hierarchy:
+        """From nested partitions, coarse to fine, each a group number for every feature (see ``mlfm.grouping``)."""
+        labels = pd.DataFrame(dict(enumerate(numbered(partitions))), index=features)
+        labels.columns = pd.Index(levels, dtype=object, tupleize_cols=False)
+        return cls(labels)
 
     @property
     def features(self) -> pd.Index:
@@ -227,6 +377,64 @@ class Hierarchy:
             raise ValueError(f"features not in the hierarchy: {listing(wanted[where < 0])}")
         return Hierarchy(self.to_frame().iloc[where])
 
+    def agreement(self, other: Hierarchy | pd.DataFrame | pd.Index) -> pd.DataFrame:
+        """How far the groups agree with those of another hierarchy of the same features, level by level.
+
+        Parameters
+        ----------
+        other : Hierarchy, or labels of one
+            Of the same features, in any order.
+
+        Returns
+        -------
+        DataFrame
+            The adjusted Rand index of each of these levels (rows) with each level of the other hierarchy (columns): 1
+            if the groups are the same, 0 in the mean if they have nothing to do with each other (it can be negative).
+            Two global levels agree, so they have 1; a global level has 0 with any level of more groups.
+
+        Raises
+        ------
+        ValueError
+            If the features differ.
+
+        References
+        ----------
+        Hubert and Arabie (1985), *Comparing partitions*, Journal of Classification 2(1).
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> known = pd.DataFrame({"sector": list("AABBCC")}, index=list("uvwxyz"))
+        >>> found = pd.DataFrame({"group": [1, 1, 2, 2, 2, 2]}, index=list("uvwxyz"))
+        >>> Hierarchy(found).agreement(known).round(3)
+        other   global  sector
+        level
+        global     1.0   0.000
+        group      0.0   0.444
+        """
+        theirs = other if isinstance(other, Hierarchy) else Hierarchy(other)
+        where = theirs._features.get_indexer(self._features)
+        if (where < 0).any() or len(theirs._features) != len(self._features):
+            strange = theirs._features[self._features.get_indexer(theirs._features) < 0]
+            raise ValueError(
+                f"other: its features differ; missing there: {listing(self._features[where < 0]) or 'none'}; only "
+                f"there: {listing(strange) or 'none'}"
+            )
+        mine = [self._partition(depth) for depth in range(len(self._levels))]
+        others = [theirs._partition(depth)[where] for depth in range(len(theirs._levels))]
+        return pd.DataFrame(
+            [[adjusted_rand(groups, more) for more in others] for groups in mine],
+            index=pd.Index(self._levels, name="level", tupleize_cols=False),
+            columns=pd.Index(theirs._levels, name="other", tupleize_cols=False),
+        )
+
+    def _partition(self, depth: int) -> NDArray[np.intp]:
+        """Group of each feature, in the user's order: its number in group order."""
+        bounds = self._offsets[depth]
+        groups = np.empty(len(self._features), dtype=np.intp)
+        groups[self._permutation] = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        return groups
+
     def summary(self) -> pd.DataFrame:
         """Groups and features a group (smallest, median, largest), level by level."""
         sizes = [np.diff(bounds) for bounds in self._offsets]
@@ -300,6 +508,45 @@ def _label_frame(labels: pd.DataFrame | pd.Index) -> pd.DataFrame:
         "labels must be a DataFrame indexed by feature, a MultiIndex whose last level names the features, or a "
         f"Hierarchy, not {type(labels).__name__}"
     )
+
+
+def _feature_names(features: Any) -> pd.Index:
+    """Names of features, or 0, 1, ... for their number."""
+    if isinstance(features, pd.MultiIndex):
+        raise TypeError("features must be names, not a MultiIndex; take its last level: features.get_level_values(-1)")
+    if isinstance(features, numbers.Integral) and not isinstance(features, bool):
+        if features < 1:
+            raise ValueError(f"features: there must be 1 or more, not {features}")
+        return pd.RangeIndex(int(features))
+    if isinstance(features, (str, bytes)) or not isinstance(features, (Sequence, np.ndarray, pd.Series, pd.Index)):
+        raise TypeError(f"features must be a sequence of names, or how many there are, not {features!r}")
+    names = features if isinstance(features, pd.Index) else pd.Index(features, tupleize_cols=False)
+    _check_features(names)
+    return names
+
+
+def _level_names(levels: Any, many: int) -> list[Hashable]:
+    """Names of so many levels below the global one, which may stand first in ``levels``."""
+    if levels is None:
+        return [f"level_{2 + i}" for i in range(many)]
+    if isinstance(levels, str):
+        raise TypeError(f"levels must be a sequence of level names, not the string {levels!r}")
+    names = list(levels)
+    if len(names) == many + 1 and names[0] == GLOBAL:
+        names = names[1:]
+    if len(names) != many:
+        raise ValueError(f"levels: {count(len(names), 'name')} for {count(many, 'level')} below the global one")
+    _check_level_names(names)
+    return names
+
+
+def _check_level_names(names: Sequence[Hashable]) -> None:
+    for name, meaning in RESERVED.items():
+        if name in names:
+            raise ValueError(f"a level cannot be called {name!r}: {meaning}; give it another name, or leave it out")
+    twice = pd.Index(names, dtype=object, tupleize_cols=False)
+    if twice.has_duplicates:
+        raise ValueError(f"levels occur twice: {listing(twice[twice.duplicated()].unique())}")
 
 
 def _chosen(levels: Sequence[Hashable], known: pd.Index) -> list[Hashable]:

@@ -30,6 +30,10 @@ def model_of(ranks=(1, 1), frame=FRAME, **options):
     return MultilevelFactorModel(frame, hierarchy=CASE.hierarchy, ranks=list(ranks), **options)
 
 
+def flat_of(frame):
+    return MultilevelFactorModel(frame, hierarchy=mlfm.Hierarchy(frame.columns), ranks=[1])
+
+
 @pytest.fixture(scope="module")
 def fits():
     return {"flat": model_of((1, 0)).fit(), "groups": model_of().fit()}
@@ -48,6 +52,7 @@ def test_the_table_holds_what_the_results_say(fits):
         assert row["ebic"] == fit.ebic()
         assert [row["chi2"], row["chi2_df"], row["pvalue"]] == [measures.chi2, measures.df, measures.pvalue]
     assert table["bic"].idxmin() == "groups"
+    assert list(table["groups"]) == ["1, 3", "1, 3"]
     assert list(table["ranks"]) == ["1, 0", "1, 1"]
 
 
@@ -92,9 +97,13 @@ def test_only_fits_of_the_same_data_are_compared(fits):
         compare(good, model_of(weights=np.linspace(1, 2, 120)).fit())
     with pytest.raises(ValueError, match="2 has 100 observations, 1 has 120"):
         compare(good, model_of(frame=FRAME.iloc[:100]).fit())
-    other = FRAME.iloc[:, ::-1]
-    with pytest.raises(ValueError, match="2 has other features than 1, or in another order"):
-        compare(good, model_of(frame=other).fit())
+    with pytest.raises(ValueError, match="2 has other features than 1: 'new', 'x3' are in one of the two only"):
+        compare(good, flat_of(FRAME.rename(columns={"x3": "new"})).fit())
+    with pytest.raises(ValueError, match="2 has other features than 1: 'x0', 'x1' are"):
+        compare(good, flat_of(FRAME.iloc[:, 2:]).fit())
+    # The same names on other columns are other data.
+    with pytest.raises(ValueError, match="other data, or weights"):
+        compare(good, model_of(frame=FRAME.set_axis(FRAME.columns[::-1], axis=1)).fit())
     with pytest.warns(ConvergenceWarning):
         short = model_of().fit(maxiter=1)
     with pytest.raises(ValueError, match="2 did not converge"):
@@ -116,6 +125,50 @@ def test_other_groups_and_covariates_can_be_compared(fits):
     assert table.loc["covariate", "df_model"] == table.loc["groups", "df_model"] + 12
     assert table.loc["covariate", "chi2_df"] == table.loc["groups", "chi2_df"]
     assert table["llf"].idxmax() == "covariate"
+
+
+@pytest.fixture(scope="module")
+def by_hierarchy():
+    """The same data by the groups they were made with, by none, by random ones, and by finer ones."""
+    features = FRAME.columns
+    true = CASE.hierarchy.to_frame().iloc[:, -1]
+    finer = pd.DataFrame({"kind": true.to_list(), "sort": [0] * 6 + [1] * 6}, index=features)
+    # As someone would have them: groups in the columns, one beside another, and a hierarchy in an order of its own.
+    sorted_frame = FRAME[sorted(features, key=true.get)]
+    sorted_frame.columns = pd.MultiIndex.from_arrays([true[sorted_frame.columns], sorted_frame.columns])
+    return {
+        "true": MultilevelFactorModel(sorted_frame, ranks=[1, 1]).fit(),
+        "none": MultilevelFactorModel(FRAME, hierarchy=mlfm.Hierarchy(features), ranks=[2]).fit(),
+        "random": MultilevelFactorModel(
+            FRAME, hierarchy=mlfm.Hierarchy.random(features[::-1], [3], rng=7), ranks=[1, 1]
+        ).fit(),
+        "finer": MultilevelFactorModel(FRAME, hierarchy=finer.iloc[::-1], ranks={"global": 1, "kind": 1}).fit(),
+    }
+
+
+def test_hierarchies_side_by_side(by_hierarchy):
+    found = compare(by_hierarchy, held_out=NEW.frame, n_splits=4)
+    table = found.table
+    assert list(table["groups"]) == ["1, 3", "1", "1, 3", "1, 3, 6"]
+    assert list(table["ranks"]) == ["1, 1", "2", "1, 1", "1, 1, 0"]
+    # A level without factors changes nothing, nor do names of levels and the order of the features.
+    alike = ["llf", "df_model", "aic", "bic", "sabic", "ebic", "chi2", "chi2_df", "held_out", "held_out_se"]
+    np.testing.assert_allclose(*table.loc[["true", "finer"], alike].to_numpy(dtype=float), rtol=1e-5)
+    assert table.loc["true", "cross_validated"] == pytest.approx(table.loc["finer", "cross_validated"], abs=1e-3)
+    for name, fit in by_hierarchy.items():
+        new = NEW.frame[fit.hierarchy.features].to_numpy()
+        each = dense_loglikeobs(new, fit.mean.to_numpy(), fit.covariance.to_dense())
+        assert table.loc[name, "held_out"] == pytest.approx(each.mean(), rel=1e-12)
+    for best, column in ((min, "bic"), (max, "held_out"), (max, "cross_validated")):
+        assert best(["true", "none", "random"], key=table[column].get) == "true"
+    assert "groups" in str(found)
+
+
+def test_the_order_of_the_fits_changes_nothing(by_hierarchy):
+    first = compare(by_hierarchy, held_out=NEW.frame).table
+    names = list(by_hierarchy)[::-1]
+    second = compare({name: by_hierarchy[name] for name in names}, held_out=NEW.frame).table
+    pd.testing.assert_frame_equal(first.loc[names], second, check_exact=True)
 
 
 # New observations
