@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlfm import datasets as datasets
+    from mlfm import lowrank as lowrank
     from mlfm.comparison import compare
     from mlfm.covariance import MultilevelCovariance, MultilevelLowRank, MultilevelPrecision
     from mlfm.exceptions import (
@@ -57,6 +58,7 @@ __all__ = [
     "datasets",
     "exponential_weights",
     "load",
+    "lowrank",
     "lr_test",
     "report",
 ]
@@ -105,8 +107,8 @@ def load(fname: Any) -> MultilevelFactorResults:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "datasets":
-        return importlib.import_module("mlfm.datasets")
+    if name in ("datasets", "lowrank"):
+        return importlib.import_module(f"mlfm.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'mlfm' has no attribute {name!r}")

@@ -21,6 +21,7 @@ ROOMS = [
     ["ranks", "endog", "covariates", "weights", "warm", "sweep"],
     ["formula", "parameters", "likelihood", "linear", "rotation"],
     ["incomplete", "covariance"],
+    ["lowrank"],
     ["evidence", "estimation"],
     ["inference", "progress"],
     ["reporting"],

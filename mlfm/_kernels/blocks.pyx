@@ -173,6 +173,26 @@ def project(
                 T[g, :, :] = 0.0
 
 
+def add_expanded(
+    const double[:, ::1] F,             # IN     n x r
+    const double[:, :, ::1] T,          # IN     k x r x N
+    const Py_ssize_t[::1] offsets,      # IN     k + 1
+    double factor,                      # IN
+    double[:, ::1] out,                 # INOUT  n x N
+):
+    """out_g += factor F_g T_g."""
+    cdef blas_int r = narrow(F.shape[1]), N = narrow(T.shape[2])
+    cdef Py_ssize_t g, a
+    if r == 0 or N == 0:
+        return
+    with nogil:
+        for g in range(offsets.shape[0] - 1):
+            a = offsets[g]
+            if offsets[g + 1] > a:
+                gemm(False, False, <blas_int> (offsets[g + 1] - a), N, r, factor, &F[a, 0], r, &T[g, 0, 0], N,
+                     1.0, &out[a, 0], N)
+
+
 def rotate(
     const double[:, ::1] F,             # IN   n x q
     const double[:, :, ::1] Q,          # IN   k x q x q

@@ -1,0 +1,11 @@
+"""Fitting multilevel low rank matrices in the Frobenius norm: factors, ranks and groups.
+
+Parshakova, Hastie, Darve and Boyd, *Factor Fitting, Rank Allocation, and Partitioning in Multilevel Low Rank Matrices*
+(arXiv 2310.19214).
+"""
+
+from mlfm.lowrank.fitting import LowRankFit, fit
+from mlfm.lowrank.matrix import MultilevelMatrix
+from mlfm.lowrank.sample import SampleCovariance
+
+__all__ = ["LowRankFit", "MultilevelMatrix", "SampleCovariance", "fit"]

@@ -1,0 +1,59 @@
+"""Products, orthonormal bases and spectra of all blocks of a level at once.
+
+A level's factor is n x q: the rows of group k are the factor of block k. Arrays k x q x q hold a small matrix a block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlfm._kernels.blocks import add_expanded, project
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.intp]
+
+#: Squared length, of the longest, below which a direction is rounding and left out of a basis.
+NOTHING = 1e-14
+
+
+def products(X: Floats, Y: Floats, offsets: Integers) -> Floats:
+    """X_k' Y_k of every block."""
+    out = np.zeros((len(offsets) - 1, X.shape[1], Y.shape[1]))
+    project(X, Y, offsets, out)
+    return out
+
+
+def expanded(X: Floats, T: Floats, offsets: Integers) -> Floats:
+    """X_k T_k of every block."""
+    out = np.zeros((len(X), T.shape[2]))
+    add_expanded(X, np.ascontiguousarray(T), offsets, 1.0, out)
+    return out
+
+
+def orthonormal(X: Floats, offsets: Integers) -> Floats:
+    """An orthonormal basis of the columns of every X_k, in as many columns; those that are not needed are zero."""
+    Q = _halfway(X, offsets)
+    return _halfway(Q, offsets)  # the first has lost digits where columns were nearly dependent
+
+
+def _halfway(X: Floats, offsets: Integers) -> Floats:
+    squares, V = np.linalg.eigh(products(X, X, offsets))
+    real = squares > NOTHING * np.maximum(squares[:, -1:], np.finfo(float).tiny)
+    T = np.where(real[:, None, :], V / np.sqrt(np.where(real, squares, 1.0))[:, None, :], 0.0)
+    return expanded(X, T[:, :, ::-1], offsets)
+
+
+def squared_norms(B: Floats, C: Floats, rows: Integers, columns: Integers) -> Floats:
+    """||B_k C_k'||^2 of every block."""
+    norms: Floats = np.einsum("kij,kij->k", products(B, B, rows), products(C, C, columns))
+    return norms
+
+
+def balanced(B: Floats, C: Floats, rows: Integers, columns: Integers) -> tuple[Floats, Floats, Floats]:
+    """Factors of the same blocks, B_k = U_k S_k^1/2 and C_k = V_k S_k^1/2, and the singular values, decreasing."""
+    U, V = orthonormal(B, rows), orthonormal(C, columns)
+    core = products(U, B, rows) @ products(V, C, columns).swapaxes(1, 2)
+    left, values, right = np.linalg.svd(core)
+    roots = np.sqrt(values)[:, None, :]
+    return expanded(U, left * roots, rows), expanded(V, right.swapaxes(1, 2) * roots, columns), values
