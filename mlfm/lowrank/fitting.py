@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from mlfm.covariance import MultilevelCovariance
 from mlfm.exceptions import ConvergenceWarning, warn_caller
+from mlfm.lowrank.descent import Descent
 from mlfm.lowrank.factors import Factors
 from mlfm.lowrank.inputs import checked_ranks, refuse_asymmetric, source_of
 from mlfm.lowrank.matrix import MultilevelMatrix
-from mlfm.lowrank.methods import METHODS
+from mlfm.lowrank.methods import METHODS, Problem
+from mlfm.lowrank.remainder import left_over
 from mlfm.lowrank.sample import SampleCovariance
 from mlfm.lowrank.sources import Dense, Source
 from mlfm.lowrank.structures import STRUCTURES
@@ -85,7 +87,8 @@ class LowRankFit:
         if not (diag > 0).all():
             raise ValueError(
                 f"the diagonal is zero for {count(int((diag <= 0).sum()), 'feature')}: "
-                f"{listing(diag.index[diag <= 0])}; use smaller ranks, or make MultilevelCovariance from matrix.left and a larger diagonal"
+                f"{listing(diag.index[diag <= 0])}; use smaller ranks, or make "
+                "MultilevelCovariance from matrix.left and a larger diagonal"
             )
         return MultilevelCovariance(self.matrix.rows, self.matrix.left, diag, ranks=self.matrix.ranks)
 
@@ -218,31 +221,23 @@ def fit(
     if start is not None:
         begin_at(factors, start, structure)
     with Workers(checked_threads(n_threads)) as workers:
-        return fitted(source, factors, method, structure, tol, maxiter, generator(rng), workers)
+        problem = Problem(source, STRUCTURES[structure], generator(rng), workers)
+        return fitted(Descent(problem, METHODS[method], factors), method, structure, tol, maxiter)
 
 
-def fitted(
-    source: Source,
-    factors: Factors,
-    method: str,
-    structure: str,
-    tol: float,
-    maxiter: int,
-    rng: np.random.Generator,
-    workers: Workers,
-) -> LowRankFit:
-    """Sweeps from some factors, which are changed, until they stop helping."""
-    began, norm = time.perf_counter(), float(np.sqrt(source.squared_norm))
-    squares = left_over(source, factors, workers)
-    error = float(np.sqrt(squares))
+def fitted(descent: Descent, method: str, structure: str, tol: float, maxiter: int) -> LowRankFit:
+    """Sweeps until they stop helping."""
+    began, source = time.perf_counter(), descent.problem.source
+    norm = float(np.sqrt(source.squared_norm))
+    descent.squares = left_over(source, descent.factors, descent.problem.workers)
+    error = float(np.sqrt(descent.squares))
     rows: list[tuple[float, float, float]] = []
     converged = error <= EXACT * norm
     while not converged and len(rows) < maxiter:
-        squares -= METHODS[method](source, factors, STRUCTURES[structure], rng, workers)
-        before, error = error, float(np.sqrt(max(squares, 0.0)))
+        descent.step()
+        before, error = error, float(np.sqrt(descent.squares))
         rows.append((error / norm, 1 - error / before, time.perf_counter() - began))
         converged = before - error < tol * before or error <= EXACT * norm
-    error = float(np.sqrt(left_over(source, factors, workers)))
     if not converged:
         warn_caller(
             f"the fit did not converge in {count(maxiter, 'sweep')}: the last one lowered the error by "
@@ -251,22 +246,16 @@ def fitted(
         )
     history = pd.DataFrame(rows, columns=["relative_error", "decrease", "seconds"])
     history.index = pd.RangeIndex(1, len(rows) + 1, name="sweep")
-    return LowRankFit(MultilevelMatrix._of(factors), norm, error, method, structure, converged, history)
+    matrix = MultilevelMatrix._of(descent.factors)
+    return LowRankFit(matrix, norm, _error(descent), method, structure, converged, history)
 
 
-def left_over(source: Source, factors: Factors, workers: Workers) -> float:
-    """The sum of squares of what factors leave of a matrix."""
-    if not any(factors.ranks) and factors.diag is None:
-        return source.squared_norm
+def _error(descent: Descent) -> float:
+    """The norm of what is left: of a matrix that is there element by element."""
+    source = descent.problem.source
     if isinstance(source, Dense):
-        return source.left_over(factors)
-    total = source.squared_norm + factors.squared_norm()
-    for level, (B, C) in enumerate(zip(factors.left, factors.right, strict=True)):
-        if B.shape[1]:
-            total -= 2 * float(np.vdot(source.times(level, C, workers), B))
-    if factors.diag is not None:
-        total -= 2 * float(source.diagonal @ factors.diag)
-    return max(total, 0.0)
+        return float(np.sqrt(source.left_over(descent.factors)))
+    return float(np.sqrt(left_over(source, descent.factors, descent.problem.workers)))
 
 
 def begin_at(factors: Factors, start: LowRankFit | MultilevelMatrix, structure: str) -> None:

@@ -33,3 +33,14 @@ class Remainder:
         out = self._source.transposed_times(self._level, X, self._workers)
         self._factors.transposed.subtract(self._level, X, out, self._without)
         return out
+
+
+def left_over(source: Source, factors: Factors, workers: Workers) -> float:
+    """The sum of squares of what factors leave of a matrix, ||A||^2 - 2 <A, M> + ||M||^2: to 1e-16 of ||A||^2."""
+    total = source.squared_norm + factors.squared_norm()
+    for level, (B, C) in enumerate(zip(factors.left, factors.right, strict=True)):
+        if B.shape[1]:
+            total -= 2 * float(np.vdot(source.times(level, C, workers), B))
+    if factors.diag is not None:
+        total -= 2 * float(source.diagonal @ factors.diag)
+    return max(total, 0.0)

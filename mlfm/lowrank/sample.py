@@ -60,7 +60,8 @@ class SampleCovariance(FrozenOperator):
         if bad.any():
             raise ValueError(
                 f"endog: values are missing or infinite in {count(int(bad.sum()), 'column')}: "
-                f"{listing(features[bad])}; drop these observations, or fit by maximum likelihood, which takes missing values"
+                f"{listing(features[bad])}; drop these observations, or fit by maximum "
+                "likelihood, which takes missing values"
             )
         if demean:
             values -= values.mean(axis=0)

@@ -8,7 +8,7 @@ here is in group order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +27,7 @@ Integers = NDArray[np.intp]
 TILE = 512  # rows that one task multiplies
 SMALL = 4096  # numbers of a block up to which blocks of one shape are multiplied together
 MANY = 16  # blocks of a level from which that is worth while
+WORTH = 4_000_000  # multiplications from which threads are worth their while
 ROOM = 1 << 22  # numbers of a temporary array
 
 
@@ -65,6 +66,7 @@ class Dense:
     def __init__(self, A: Floats, grid: Grid) -> None:
         self.grid, self.A = grid, A
         self._batches: dict[int, list[_Batch]] = {}
+        self._cuts: dict[tuple[int, bool], list[tuple[slice, slice]]] = {}
 
     def times(self, level: int, X: Floats, workers: Workers) -> Floats:
         rows, columns = self.grid.rows, self.grid.columns
@@ -73,13 +75,13 @@ class Dense:
             for batch in self._batches_of(level):
                 out[batch.rows] = batch.blocks @ X[batch.columns]
             return out
-        tiles = list(_tiles(rows, columns, level))
+        tiles = self._tiles(rows, columns, level, False)
 
         def multiply(i: int) -> None:
             own, block = tiles[i]
             np.matmul(self.A[own, block], X[block], out=out[own])
 
-        workers.run(multiply, len(tiles))
+        side_by_side(multiply, len(tiles), X.shape[1] * self._work(level), workers)
         return out
 
     def transposed_times(self, level: int, X: Floats, workers: Workers) -> Floats:
@@ -89,13 +91,13 @@ class Dense:
             for batch in self._batches_of(level):
                 out[batch.columns] = batch.transposed @ X[batch.rows]
             return out
-        tiles = list(_tiles(columns, rows, level))
+        tiles = self._tiles(columns, rows, level, True)
 
         def multiply(i: int) -> None:
             own, block = tiles[i]
             np.matmul(self.A[block, own].T, X[block], out=out[own])
 
-        workers.run(multiply, len(tiles))
+        side_by_side(multiply, len(tiles), X.shape[1] * self._work(level), workers)
         return out
 
     @cached_property
@@ -120,6 +122,15 @@ class Dense:
         heights, widths = self.grid.sizes(level)
         return len(heights) >= MANY and int((heights * widths).max()) <= SMALL
 
+    def _work(self, level: int) -> int:
+        """Numbers in the blocks of a level."""
+        return int(np.dot(*self.grid.sizes(level)))
+
+    def _tiles(self, rows: Side, columns: Side, level: int, transposed: bool) -> list[tuple[slice, slice]]:
+        if (level, transposed) not in self._cuts:
+            self._cuts[level, transposed] = list(_tiles(rows, columns, level))
+        return self._cuts[level, transposed]
+
     def _batches_of(self, level: int) -> list[_Batch]:
         if level not in self._batches:
             found = []
@@ -128,6 +139,15 @@ class Dense:
                 found.append(_Batch(rows, columns, blocks, np.ascontiguousarray(blocks.swapaxes(1, 2))))
             self._batches[level] = found
         return self._batches[level]
+
+
+def side_by_side(function: Callable[[int], None], tasks: int, work: int, workers: Workers) -> None:
+    """Run tasks on threads, or one after the other where they are not worth handing out."""
+    if work < WORTH:
+        for i in range(tasks):
+            function(i)
+    else:
+        workers.run(function, tasks)
 
 
 def same_shape(grid: Grid, level: int) -> Iterator[tuple[Integers, Integers, Integers]]:
@@ -255,7 +275,7 @@ class Gram:
             Y = self.Y[rows]
             out[rows] = Y @ (Y.swapaxes(1, 2) @ X[rows]) / self.nobs
 
-        workers.run(multiply, len(batches))
+        side_by_side(multiply, len(batches), self.Y.size * X.shape[1], workers)
         bounds = self.grid.rows.offsets[level]
         for k in np.flatnonzero(np.diff(bounds) > TILE):
             self._large(slice(bounds[k], bounds[k + 1]), X, out, workers)

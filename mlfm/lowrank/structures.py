@@ -3,8 +3,8 @@
 The best factors of rank r of a block are its truncated singular value decomposition, or, where B_k C_k' must be
 symmetric or positive semidefinite, its truncated eigendecomposition (Parshakova, Hastie, Darve and Boyd, section 4).
 Blocks are known by their products, so these are found by subspace iteration: from random directions the first time
-(Halko, Martinsson and Tropp 2011), and later from where the level stood, with one step for each visit; as the
-subspace holds what the level had, no step can do worse than it.
+(Halko, Martinsson and Tropp 2011), and later from where the level stood, with one step for each visit; no such step
+can do worse than the factors that it begins at.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm.lowrank.blockwise import expanded, orthonormal, products, squared_norms
+from mlfm.lowrank.blockwise import expanded, orthonormal, products
 from mlfm.lowrank.remainder import Remainder
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 
-EXTRA, POWERS = 8, 2  # directions beyond the rank, and repeated products, of the first visit
+EXTRA, POWERS = 4, 2  # directions beyond the rank, and repeated products, of the first visit
 
 
 class Step(NamedTuple):
-    """New factors of a level, and by how much they lower the sum of squares of what is left."""
+    """New factors of a level, and the sum of squares of the blocks that they make."""
 
     left: Floats
     right: Floats
-    gain: float
+    squares: float
 
 
 class Structure(NamedTuple):
@@ -44,15 +44,11 @@ class Structure(NamedTuple):
 
 def general(rest: Remainder, B: Floats, C: Floats, rng: np.random.Generator) -> Step:
     """The truncated singular value decomposition of every block."""
-    product = rest.times(C)
-    # ||R||^2 - ||R - B C'||^2, which is what the level explained so far
-    before = 2 * float(np.vdot(product, B)) - float(squared_norms(B, C, rest.rows, rest.columns).sum())
-    X, repeats = product, 0
+    X = rest.times(C)
     if _lacks_directions(C):
-        X = np.hstack([product, rest.times(_random(rest.columns, C.shape[1], rng))])
-        repeats = POWERS
-    for _ in range(repeats):
-        X = rest.times(orthonormal(rest.transposed_times(orthonormal(X, rest.rows)), rest.columns))
+        X = np.hstack([X, rest.times(_random(rest.columns, C.shape[1], rng))])
+        for _ in range(POWERS):
+            X = rest.times(orthonormal(rest.transposed_times(orthonormal(X, rest.rows)), rest.columns))
     U = orthonormal(X, rest.rows)
     W = rest.transposed_times(U)  # U_k W_k' is the block, projected on the rows that U spans
     squares, E = np.linalg.eigh(products(W, W, rest.columns))
@@ -61,23 +57,23 @@ def general(rest: Remainder, B: Floats, C: Floats, rng: np.random.Generator) -> 
     inverse = np.where(roots > 0, 1 / np.where(roots > 0, roots, 1.0), 0.0)
     left = expanded(U, E * roots[:, None, :], rest.rows)
     right = expanded(W, E * inverse[:, None, :], rest.columns)
-    return Step(left, right, float(squares.sum()) - before)
+    return Step(left, right, float(squares.sum()))
 
 
 def symmetric(rest: Remainder, B: Floats, C: Floats, rng: np.random.Generator) -> Step:
     """The eigenvalues that are largest in absolute value, of every block; C is B with signs."""
-    values, vectors, before = _eigen(rest, B, C, rng, np.abs)
+    values, vectors = _eigen(rest, B, rng, np.abs)
     left = expanded(vectors, _diagonal(np.sqrt(np.abs(values))), rest.rows)
     right = expanded(left, _diagonal(np.sign(values)), rest.rows)
-    return Step(left, right, float((values**2).sum()) - before)
+    return Step(left, right, float((values**2).sum()))
 
 
 def positive(rest: Remainder, B: Floats, C: Floats, rng: np.random.Generator) -> Step:
     """The largest eigenvalues of every block as far as they are positive; C is B."""
-    values, vectors, before = _eigen(rest, B, C, rng, lambda values: values)
+    values, vectors = _eigen(rest, B, rng, lambda values: values)
     values = np.maximum(values, 0.0)
     left = expanded(vectors, _diagonal(np.sqrt(values)), rest.rows)
-    return Step(left, left, float((values**2).sum()) - before)
+    return Step(left, left, float((values**2).sum()))
 
 
 STRUCTURES = {
@@ -112,9 +108,9 @@ def _diagonal(values: Floats) -> Floats:
 
 
 def _eigen(
-    rest: Remainder, B: Floats, C: Floats, rng: np.random.Generator, wanted: Callable[[Floats], Floats]
-) -> tuple[Floats, Floats, float]:
-    """The eigenvalues that are ``wanted`` most, blocks x rank, their vectors, and what the level explained so far.
+    rest: Remainder, B: Floats, rng: np.random.Generator, wanted: Callable[[Floats], Floats]
+) -> tuple[Floats, Floats]:
+    """The eigenvalues that are ``wanted`` most, blocks x rank, and their vectors.
 
     They are those of the block on a subspace (Rayleigh and Ritz), which holds the columns of B.
     """
@@ -129,11 +125,6 @@ def _eigen(
         X = np.hstack([V, rest.times(V)])
     Q = orthonormal(X, offsets)
     core = products(Q, rest.times(Q), offsets)
-    core = (core + core.swapaxes(1, 2)) / 2
-    inside, other = products(Q, B, offsets), products(Q, C, offsets)
-    explained = 2 * np.vdot(core @ other, inside) - np.vdot(
-        inside.swapaxes(1, 2) @ inside, other.swapaxes(1, 2) @ other
-    )
-    values, E = np.linalg.eigh(core)
+    values, E = np.linalg.eigh((core + core.swapaxes(1, 2)) / 2)
     values, E = _leading(values, E, wanted(values), rank)
-    return values, expanded(Q, E, offsets), float(explained)
+    return values, expanded(Q, E, offsets)
