@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from tqdm.auto import tqdm
 
-from mlfm.estimation import Evaluation
+if TYPE_CHECKING:
+    from mlfm.estimation import Evaluation
 
 
 @contextmanager
@@ -39,5 +41,20 @@ def counting_bar(wanted: bool, total: int, what: str) -> Iterator[Callable[[], N
         def show() -> None:
             with lock:
                 bar.update(1)
+
+        yield show
+
+
+@contextmanager
+def open_bar(wanted: bool, what: str) -> Iterator[Callable[[str], None]]:
+    """A function that counts one more of nobody knows how many, with words, or does nothing where no bar is wanted."""
+    if not wanted:
+        yield lambda words: None
+        return
+    with tqdm(unit=f" {what}", mininterval=0.2) as bar:
+
+        def show(words: str) -> None:
+            bar.set_postfix_str(words, refresh=False)
+            bar.update(1)
 
         yield show

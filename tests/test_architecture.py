@@ -15,7 +15,7 @@ import mlfm
 HOME = Path(mlfm.__file__).parent
 # From the ground up. Modules in one row do not use each other.
 ROOMS = [
-    ["exceptions", "wording", "arrays", "tiles", "patterns", "seeds"],
+    ["exceptions", "wording", "arrays", "tiles", "patterns", "seeds", "progress"],
     ["grouping", "agreement"],
     ["hierarchy", "alignment", "standardised", "_kernels"],
     ["ranks", "endog", "covariates", "weights", "warm", "sweep"],
@@ -23,7 +23,7 @@ ROOMS = [
     ["incomplete", "covariance"],
     ["lowrank"],
     ["evidence", "estimation"],
-    ["inference", "progress"],
+    ["inference"],
     ["reporting"],
     ["results"],
     ["model", "likelihood_ratio_test"],

@@ -4,8 +4,9 @@ Parshakova, Hastie, Darve and Boyd, *Factor Fitting, Rank Allocation, and Partit
 (arXiv 2310.19214).
 """
 
+from mlfm.lowrank.allocation import RankAllocation, allocate_ranks
 from mlfm.lowrank.fitting import LowRankFit, fit
 from mlfm.lowrank.matrix import MultilevelMatrix
 from mlfm.lowrank.sample import SampleCovariance
 
-__all__ = ["LowRankFit", "MultilevelMatrix", "SampleCovariance", "fit"]
+__all__ = ["LowRankFit", "MultilevelMatrix", "RankAllocation", "SampleCovariance", "allocate_ranks", "fit"]

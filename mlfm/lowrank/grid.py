@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,6 +32,10 @@ class Side:
         place = np.empty_like(self.order)
         place[self.order] = np.arange(len(self.order))
         return place
+
+    def part(self, which: slice, offsets: Sequence[Integers]) -> Side:
+        """Some positions of group order, in groups of their own."""
+        return Side(self.hierarchy, self.order[which], tuple(offsets))
 
     def group_of(self, level: int) -> Integers:
         """The group of each position of group order."""
@@ -76,6 +81,23 @@ class Grid:
     def sizes(self, level: int) -> tuple[Integers, Integers]:
         """Rows and columns of each block of a level."""
         return np.diff(self.rows.offsets[level]), np.diff(self.columns.offsets[level])
+
+    def thinned(self, every: int) -> tuple[Grid, tuple[int, ...]]:
+        """The grid of every so manieth row and column of group order, and the levels whose groups all keep some.
+
+        Groups are not empty at these levels; the others, finer ones, are left out.
+        """
+        rows = [-(-bounds // every) for bounds in self.rows.offsets]
+        columns = [-(-bounds // every) for bounds in self.columns.offsets]
+        kept = tuple(
+            level
+            for level, pair in enumerate(zip(rows, columns, strict=True))
+            if all((np.diff(bounds) > 0).all() for bounds in pair)
+        )
+        first = self.rows.part(slice(None, None, every), [rows[level] for level in kept])
+        if self.square:
+            return Grid(first, first), kept
+        return Grid(first, self.columns.part(slice(None, None, every), [columns[level] for level in kept])), kept
 
     @property
     def transposed(self) -> Grid:

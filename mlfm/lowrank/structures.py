@@ -44,9 +44,10 @@ class Structure(NamedTuple):
 
 def general(rest: Remainder, B: Floats, C: Floats, rng: np.random.Generator) -> Step:
     """The truncated singular value decomposition of every block."""
-    X = rest.times(C)
-    if _lacks_directions(C):
-        X = np.hstack([X, rest.times(_random(rest.columns, C.shape[1], rng))])
+    if not _lacks_directions(C):
+        X = rest.times(C)
+    else:
+        X = rest.times(np.hstack([C[:, np.abs(C).any(axis=0)], _random(rest.columns, C.shape[1], rng)]))
         for _ in range(POWERS):
             X = rest.times(orthonormal(rest.transposed_times(orthonormal(X, rest.rows)), rest.columns))
     U = orthonormal(X, rest.rows)

@@ -1,0 +1,350 @@
+"""Rank allocation: how a given number of ranks, and so of numbers to store, is best shared between the levels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mlfm.lowrank.descent import Descent
+from mlfm.lowrank.exchange import exchanges
+from mlfm.lowrank.factors import Factors
+from mlfm.lowrank.fitting import LowRankFit, checked_stopping, checked_structure, checked_threads, fitted
+from mlfm.lowrank.grid import Grid
+from mlfm.lowrank.inputs import checked_ranks, largest_rank, source_of
+from mlfm.lowrank.methods import METHODS, Problem
+from mlfm.lowrank.sample import SampleCovariance
+from mlfm.lowrank.sources import Dense, Gram, Source
+from mlfm.lowrank.structures import STRUCTURES
+from mlfm.progress import open_bar
+from mlfm.ranks import Ranks, ranks_by_level
+from mlfm.seeds import generator
+from mlfm.sweep import Workers
+from mlfm.wording import count, listing, plain
+
+STARTS = ("uniform", "bottom", "top")
+TRIED = 5  # pairs of levels that promise most
+#: Sweeps that a trial gets: few while much is to be gained, then more.
+FIRST, THEN = 2, 6
+#: Rows and columns up to which all of the matrix takes part in the search from every start.
+SMALL = 1500
+
+
+@dataclass(frozen=True, eq=False)
+class RankAllocation:
+    """Ranks of a given total, made by :func:`mlfm.lowrank.allocate_ranks`.
+
+    Attributes
+    ----------
+    fit : LowRankFit
+        With the ranks that were found, to its end.
+    path : DataFrame
+        One row a trial: ``start``; ``thinned``, of how many rows (and columns) one took part; ``more`` and ``less``,
+        the levels between which a rank was exchanged; the ranks, a column a level; ``relative_error`` after the
+        trial's few sweeps; ``accepted``; ``seconds`` since the start.
+    """
+
+    fit: LowRankFit
+    path: pd.DataFrame
+
+    @property
+    def ranks(self) -> pd.Series:
+        """Ranks by level."""
+        return self.fit.ranks
+
+    def __str__(self) -> str:
+        accepted = int(self.path["accepted"].sum())
+        starts = listing(dict.fromkeys(self.path["start"]), show=str)
+        return f"{self.fit}\nsearch          {accepted} of {count(len(self.path), 'trial')} accepted, from {starts}"
+
+    __repr__ = __str__
+
+
+class _Found(NamedTuple):
+    descent: Descent
+    method: str
+
+
+def allocate_ranks(
+    A: Any,
+    rows: Any = None,
+    cols: Any = None,
+    total: int | None = None,
+    *,
+    start: str | Ranks | None = None,
+    structure: str | None = None,
+    diagonal: bool = False,
+    max_rank: int | Mapping[Any, int] | Sequence[int] | None = None,
+    search_tol: float = 1e-3,
+    tol: float = 1e-4,
+    maxiter: int = 1000,
+    rng: int | np.random.Generator | None = None,
+    n_threads: int | None = None,
+    progress: bool = False,
+) -> RankAllocation:
+    """Ranks by level, of a given total, for which a multilevel low rank matrix comes close to A.
+
+    Every rank takes as many numbers to store, m + n, whatever its level. Ranks are exchanged between levels, one at a
+    time: what one more rank can gain at each level is set against what one less loses at each other, the few pairs
+    that promise most are tried from where the fit stands, and the first that lowers the error is kept. The end is
+    where none of them does, and no proof that no other ranks do better.
+
+    Parameters
+    ----------
+    A, rows, cols, structure, diagonal
+        As for :func:`mlfm.lowrank.fit`.
+    total : int
+        Sum of the ranks of all levels.
+    start : {"uniform", "bottom", "top"} or ranks, optional
+        Where to begin: the total shared evenly, all at the finest level that can take it, or all at the global level;
+        or ranks by level. By default from each of the three, and the best end is taken.
+    max_rank : int, or by level, optional
+        Largest rank of a level. It is never more than the largest block of the level can have.
+    search_tol : float
+        Least share of the error's square by which a trial must lower it.
+    tol, maxiter
+        Of the final fit.
+    rng : int or numpy Generator, optional
+        For the first directions; None is seed 0.
+    n_threads : int, optional
+        Results do not depend on it.
+    progress : bool
+        Whether to show a bar that counts trials.
+
+    Returns
+    -------
+    RankAllocation
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for :func:`mlfm.lowrank.fit`; and if the total is less than 1 or more than ``max_rank`` allows.
+
+    Notes
+    -----
+    Of a dense matrix, or of data, with more than 1500 rows and columns every second (third, ...) of each takes part in
+    the search from the several starts; the search then goes on from the best of the ends with the whole matrix.
+
+    References
+    ----------
+    Parshakova, Hastie, Darve and Boyd, *Factor Fitting, Rank Allocation, and Partitioning in Multilevel Low Rank
+    Matrices* (arXiv 2310.19214), section 5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from mlfm import Hierarchy, lowrank
+    >>> x = np.linspace(0, 1, 64)
+    >>> A = np.exp(-100 * (x[:, None] - x) ** 2)
+    >>> groups = Hierarchy(pd.DataFrame({"half": x > 0.5, "quarter": np.floor(4 * x - 1e-9)}))
+    >>> print(lowrank.allocate_ranks(A, groups, total=6))
+    """
+    began = time.perf_counter()
+    source = source_of(A, rows, cols)
+    structure = checked_structure(structure, source, isinstance(A, SampleCovariance), cols)
+    if diagonal and not source.grid.square:
+        raise ValueError("diagonal: only where rows and columns have one hierarchy; leave cols out, or give cols=rows")
+    most = _most(max_rank, source.grid)
+    wanted = _checked_total(total, most)
+    search_tol, _ = checked_stopping(search_tol, 0)
+    tol, maxiter = checked_stopping(tol, maxiter)
+    begins = _begins(start, wanted, most, source.grid)
+    with Workers(checked_threads(n_threads)) as workers, open_bar(progress, "trials") as show:
+        problem = Problem(source, STRUCTURES[structure], generator(rng), workers)
+        search = _Search(problem, bool(diagonal), most, search_tol, began, show)
+        factors, method = search.best(begins)
+        done = fitted(Descent(problem, METHODS[method], factors), method, structure, tol, maxiter)
+    return RankAllocation(done, search.path())
+
+
+class _Search:
+    """Exchanges from several starts, with a record of all trials."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        diagonal: bool,
+        most: Sequence[int],
+        tol: float,
+        began: float,
+        show: Callable[[str], None],
+    ) -> None:
+        self._problem, self._diagonal, self._most, self._tol = problem, diagonal, tuple(most), tol
+        self._began, self._show = began, show
+        self._levels = problem.source.grid.rows.hierarchy.levels
+        self._rows: list[dict[str, Any]] = []
+        # Least squares of all levels together goes further, but only where blocks may be anything.
+        self._then = "als" if problem.structure is STRUCTURES["general"] else "bcd"
+
+    def best(self, begins: Mapping[str, Sequence[int]]) -> tuple[Factors, str]:
+        """The factors at the best of the ends, and the method that was used last."""
+        phases = (("bcd", FIRST), (self._then, THEN))
+        every = _thinning(self._problem.source)
+        ends = {name: self._from(name, ranks, every, phases) for name, ranks in begins.items()}
+        name = min(ends, key=lambda name: ends[name].squares)
+        if every == 1:
+            return ends[name].factors, self._then
+        _, kept = self._problem.source.grid.thinned(every)
+        ranks = [0] * len(self._levels)
+        for level, rank in zip(kept, ends[name].factors.ranks, strict=True):
+            ranks[level] = rank
+        return self._from(name, ranks, 1, phases[1:]).factors, self._then
+
+    def _from(self, name: str, ranks: Sequence[int], every: int, phases: Sequence[tuple[str, int]]) -> Descent:
+        """The end of the search from some ranks, with every so manieth row and column."""
+        problem, kept = self._problem, tuple(range(len(self._levels)))
+        if every > 1:
+            grid, kept = problem.source.grid.thinned(every)
+            problem = problem._replace(source=_thinnable(problem.source).thinned(grid, every))
+            ranks = _squeezed(ranks, kept)
+        grid = problem.source.grid
+        most = [min(self._most[level], largest_rank(grid, k)) for k, level in enumerate(kept)]
+        descent = Descent(problem, METHODS["bcd"], Factors.nothing(grid, ranks, self._diagonal))
+        for method, sweeps in phases:
+            descent = Descent(problem, METHODS[method], descent.factors)
+            for _ in range(sweeps):
+                descent.step()
+            descent = self._exchanged(descent, most, sweeps, name, kept, every)
+        return descent
+
+    def _exchanged(
+        self, descent: Descent, most: Sequence[int], sweeps: int, name: str, kept: tuple[int, ...], every: int
+    ) -> Descent:
+        """Exchanges until no pair that is tried helps, and neither do further sweeps."""
+        while True:
+            accepted = None
+            for trial in exchanges(descent, most, TRIED, sweeps):
+                better = trial.descent.squares < descent.squares * (1 - self._tol)
+                self._record(name, every, kept, trial.more, trial.less, trial.descent, better)
+                if better:
+                    accepted = trial.descent
+                    break
+            if accepted is not None:
+                descent = accepted
+                continue
+            before = descent.squares
+            for _ in range(sweeps):
+                descent.step()
+            if descent.squares >= before * (1 - 10 * self._tol):
+                return descent
+
+    def _record(
+        self, name: str, every: int, kept: tuple[int, ...], more: int, less: int, descent: Descent, accepted: bool
+    ) -> None:
+        ranks = dict(zip((self._levels[level] for level in kept), descent.factors.ranks, strict=True))
+        error = float(np.sqrt(descent.squares / descent.problem.source.squared_norm))
+        self._rows.append(
+            {
+                "start": name,
+                "thinned": every,
+                "more": self._levels[kept[more]],
+                "less": self._levels[kept[less]],
+                **{level: ranks.get(level, 0) for level in self._levels},  # type: ignore[misc]
+                "relative_error": error,
+                "accepted": accepted,
+                "seconds": time.perf_counter() - self._began,
+            }
+        )
+        self._show(f"from {name}: relative error {error:.4f}")
+
+    def path(self) -> pd.DataFrame:
+        """All trials, in the order in which they were made."""
+        names = ["start", "thinned", "more", "less", *self._levels, "relative_error", "accepted", "seconds"]
+        frame = pd.DataFrame(self._rows, columns=pd.Index(names, dtype=object))
+        frame.index = pd.RangeIndex(1, len(frame) + 1, name="trial")
+        return frame
+
+
+def _thinnable(source: Source) -> Dense | Gram:
+    assert isinstance(source, (Dense, Gram))
+    return source
+
+
+def _thinning(source: Source) -> int:
+    """Of how many rows and columns one takes part in the search from several starts."""
+    if not isinstance(source, (Dense, Gram)):
+        return 1
+    return max(1, min(source.grid.shape) // SMALL)
+
+
+def _squeezed(ranks: Sequence[int], kept: Sequence[int]) -> list[int]:
+    """Ranks of the kept levels; those of a level that is not go to the next coarser one that is."""
+    out = dict.fromkeys(kept, 0)
+    for level, rank in enumerate(ranks):
+        out[max(other for other in kept if other <= level)] += rank
+    return list(out.values())
+
+
+def _most(max_rank: Any, grid: Grid) -> tuple[int, ...]:
+    """The largest rank of each level."""
+    possible = [largest_rank(grid, level) for level in range(grid.n_levels)]
+    if max_rank is None:
+        return tuple(possible)
+    hierarchy = grid.rows.hierarchy
+    if isinstance(max_rank, (int, np.integer)) and not isinstance(max_rank, bool):
+        if max_rank < 1:
+            raise ValueError(f"max_rank must be 1 or more, not {max_rank}")
+        given = (int(max_rank),) * grid.n_levels
+    elif isinstance(max_rank, Mapping):
+        unknown = [level for level in max_rank if level not in hierarchy.levels]
+        if unknown:
+            raise ValueError(f"max_rank: unknown level {listing(unknown)}; the levels are {listing(hierarchy.levels)}")
+        given = ranks_by_level([max_rank.get(level, 10**9) for level in hierarchy.levels], hierarchy)
+    else:
+        given = ranks_by_level(max_rank, hierarchy)
+    return tuple(min(a, b) for a, b in zip(given, possible, strict=True))
+
+
+def _checked_total(total: Any, most: Sequence[int]) -> int:
+    if total is None:
+        raise TypeError("total: needed, the sum of the ranks of all levels")
+    if isinstance(total, bool) or not isinstance(total, (int, np.integer)):
+        raise TypeError(f"total must be a whole number, not {total!r}")
+    if total < 1:
+        raise ValueError(f"total: at least one rank is needed, not {total}")
+    if total > sum(most):
+        raise ValueError(f"total: {total} ranks, but the levels can take {sum(most)} at most ({listing(most)})")
+    return int(total)
+
+
+def _begins(start: Any, total: int, most: Sequence[int], grid: Grid) -> dict[str, Sequence[int]]:
+    """Ranks to begin at, by name."""
+    if start is not None and not isinstance(start, str):
+        ranks = checked_ranks(start, grid)
+        if sum(ranks) != total:
+            raise ValueError(f"start: ranks that sum to {sum(ranks)}, but total is {total}")
+        over = [level for level, rank in enumerate(ranks) if rank > most[level]]
+        if over:
+            names = [grid.rows.hierarchy.levels[level] for level in over]
+            raise ValueError(f"start: ranks of {listing(names)} exceed max_rank")
+        return {"given": ranks}
+    if start is not None and start not in STARTS:
+        raise ValueError(f"start must be one of {listing(STARTS)}, or ranks by level, not {plain(start)}")
+    levels = len(most)
+    orders = {"uniform": None, "bottom": range(levels - 1, -1, -1), "top": range(levels)}
+    made = {
+        name: _evenly(total, most) if order is None else _in_turn(total, most, order) for name, order in orders.items()
+    }
+    return {name: made[name] for name in (STARTS if start is None else (start,))}
+
+
+def _evenly(total: int, most: Sequence[int]) -> list[int]:
+    """One rank after the other to the level that has fewest and can take more, coarse levels first."""
+    ranks = [0] * len(most)
+    for _ in range(total):
+        level = min((level for level in range(len(most)) if ranks[level] < most[level]), key=lambda k: (ranks[k], k))
+        ranks[level] += 1
+    return ranks
+
+
+def _in_turn(total: int, most: Sequence[int], order: Sequence[int]) -> list[int]:
+    """As many ranks as each level can take, level after level."""
+    ranks = [0] * len(most)
+    for level in order:
+        ranks[level] = min(most[level], total - sum(ranks))
+    return ranks
