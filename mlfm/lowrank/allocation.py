@@ -28,10 +28,11 @@ from mlfm.wording import count, listing, plain
 
 STARTS = ("uniform", "bottom", "top")
 TRIED = 5  # pairs of levels that promise most
-#: Sweeps that a trial gets: few while much is to be gained, then more.
-FIRST, THEN = 2, 6
+#: Sweeps that a trial gets: few while much is to be gained, then more; and of the whole matrix after
+#: a thinned one.
+FIRST, THEN, WHOLE = 2, 6, 4
 #: Rows and columns up to which all of the matrix takes part in the search from every start.
-SMALL = 1500
+SMALL = 800
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ def allocate_ranks(
 
     Notes
     -----
-    Of a dense matrix, or of data, with more than 1500 rows and columns every second (third, ...) of each takes part in
+    Of a dense matrix, or of data, with more than 1600 rows and columns every second (third, ...) of each takes part in
     the search from the several starts; the search then goes on from the best of the ends with the whole matrix.
 
     References
@@ -193,7 +194,7 @@ class _Search:
         ranks = [0] * len(self._levels)
         for level, rank in zip(kept, ends[name].factors.ranks, strict=True):
             ranks[level] = rank
-        return self._from(name, ranks, 1, phases[1:]).factors, self._then
+        return self._from(name, ranks, 1, ((self._then, WHOLE),)).factors, self._then
 
     def _from(self, name: str, ranks: Sequence[int], every: int, phases: Sequence[tuple[str, int]]) -> Descent:
         """The end of the search from some ranks, with every so manieth row and column."""
