@@ -28,8 +28,10 @@ def progress_bar(wanted: bool) -> Iterator[Callable[[Evaluation], None]]:
 
 
 @contextmanager
-def counting_bar(wanted: bool, total: int, what: str) -> Iterator[Callable[[], None]]:
-    """A function that counts one more of ``total``, from any thread, or does nothing where no bar is wanted."""
+def counting_bar(wanted: bool, total: int | None, what: str) -> Iterator[Callable[[], None]]:
+    """A function that counts one more of ``total`` (None where nobody knows), from any thread, or does nothing where no
+    bar is wanted.
+    """
     if not wanted:
         yield lambda: None
         return
