@@ -156,6 +156,18 @@ def test_moves_are_told_from_where_the_search_stood(selection):
     assert path.loc[tuple(selection.ranks), "accepted"]
 
 
+def test_routes(selection):
+    path, (first, second) = selection.path, selection.routes
+    assert first[0] == (0, 0)
+    assert first[-1] == tuple(selection.ranks)
+    assert second[-1] in first
+    assert {*first, *second} == set(path.index[path["accepted"]])
+    for route in (first, second):
+        values = [path.loc[ranks, "bic"] for ranks in route]
+        assert values == sorted(values, reverse=True)
+        assert all(b in set(neighbours(a, (10, 3), False)) for a, b in itertools.pairwise(route))
+
+
 def test_cross_validation_is_that_of_plain_models():
     found = selected(criterion="cv", max_rank=2, n_splits=3, rng=5)
     for ranks, row in found.path.iterrows():
@@ -374,8 +386,8 @@ def test_printing_and_plotting(selection):
     assert text.splitlines()[4].split()[:2] == ["2", "1"]
     assert "<table" in selection._repr_html_()
     figure = selection.plot()
-    drawn = sum(len(line.get_xdata()) for line in figure.axes[0].lines if line.get_linestyle() != "--")
-    assert drawn == len(selection.path)
+    drawn = {int(x) for line in figure.axes[0].lines if line.get_linestyle() != "--" for x in line.get_xdata()}
+    assert drawn == set(range(1, len(selection.path) + 1))
     assert selection.plot(ax=figure) is figure
     assert "Note: ended" in str(selected(max_rank=1))
 

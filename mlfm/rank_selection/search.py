@@ -36,13 +36,14 @@ class Search:
     def __init__(self, candidates: Candidates, bounds: Bounds) -> None:
         self._candidates, self._bounds = candidates, bounds
         self._visited: set[Ranks] = set()
-        self._climb = self._step = 0
+        self._step = 0
+        self.routes: list[list[Ranks]] = []  # where each climb went, from its start on
 
     def climb(self, name: str, ranks: Ranks) -> None:
         """From some ranks, until they have been visited before or no neighbour is better."""
-        self._climb += 1
+        self.routes.append([])
         if ranks not in self._candidates.known:
-            self._candidates.fit([Asked(ranks, name, {})], self._climb, self._step)
+            self._candidates.fit([Asked(ranks, name, {})], len(self.routes), self._step)
         self._go_on(ranks)
 
     def finish(self) -> Ranks:
@@ -63,8 +64,11 @@ class Search:
     def _go_on(self, ranks: Ranks) -> None:
         while ranks not in self._visited:
             self._visited.add(ranks)
+            self.routes[-1].append(ranks)
             self._candidates.known[ranks].accepted = True
             ranks = self._better(ranks)
+        if self.routes[-1][-1:] != [ranks]:
+            self.routes[-1].append(ranks)
 
     def _better(self, ranks: Ranks) -> Ranks:
         """A better neighbour, or the same ranks where there is none."""
@@ -85,7 +89,7 @@ class Search:
             levels = candidates.model.hierarchy.levels
             asked = [Asked(other, in_words(ranks, other, levels), {ranks: expected[other]}) for other in few]
             if asked:
-                candidates.fit(asked, self._climb, self._step)
+                candidates.fit(asked, len(self.routes), self._step)
             best = min((other for other in around if other in known), key=candidates.value, default=ranks)
             if candidates.better(best, ranks):
                 return best

@@ -148,9 +148,8 @@ def select_ranks(
     own = results._with_data("the selection of ranks")
     own._warn_of_unidentified()
     own._warn_of_outcome(results)
-    return RankSelection(
-        own.ranks, results, criterion, _path(candidates), tuple(_notes(candidates, chosen, most, max_rank is None))
-    )
+    notes = tuple(_notes(candidates, chosen, most, max_rank is None))
+    return RankSelection(own.ranks, results, criterion, _path(candidates), search.routes, notes)
 
 
 def _total(total: Any, most: Ranks, model: MultilevelFactorModel) -> int | None:

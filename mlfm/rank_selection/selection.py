@@ -42,6 +42,9 @@ class RankSelection:
         search had come to; ``llf``, ``df_model``, ``aic``, ``bic``, ``sabic``, ``ebic``, as those of the results (less
         is better); by cross-validation also ``cv`` and ``cv_se``, the held-out log-likelihood an observation (more is
         better) with its standard error; ``converged``; ``accepted``, whether the search went there.
+    routes : list of lists of tuples
+        Where each climb went, from its start on; a climb ends at ranks that another one has been to, or at the best
+        within one move.
     notes : tuple of str
         What to know about the choice.
     """
@@ -50,6 +53,7 @@ class RankSelection:
     results: MultilevelFactorResults
     criterion: str
     path: pd.DataFrame
+    routes: list[list[tuple[int, ...]]]
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -63,7 +67,7 @@ class RankSelection:
         return f"<p>{escape(self._head())}</p>{self._shown().to_html(sparsify=False)}{notes}"
 
     def plot(self, ax: Axes | FigureBase | None = None) -> Figure:
-        """The criterion of every fit: a line through those that the search moved to, dots for those that it did not.
+        """The criterion of every fit: a line through those that a climb went to, dots for those that none did.
 
         Parameters
         ----------
@@ -75,7 +79,7 @@ class RankSelection:
             Distances from the best ranks; beyond 10 (of the held-out log-likelihood, a tenth) the scale is logarithmic.
         """
         near = 0.1 if self.criterion == "cv" else 10.0
-        return rank_path(self.path, self._behind(), near, NAMES[self.criterion], self._words(), ax)
+        return rank_path(self.path, self._behind(), self.routes, near, NAMES[self.criterion], self._words(), ax)
 
     def _behind(self) -> pd.Series:
         """How far the criterion of every fit is behind that of the ranks chosen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
 
 
 def rank_path(
-    path: pd.DataFrame, behind: pd.Series, near: float, name: str, best: str, ax: Axes | FigureBase | None
-) -> Figure:
-    """How far fits are behind the best: a line through those that were moved to, climb by climb, dots for the others.
+    path: pd.DataFrame, behind: pd.Series, routes: Sequence[Sequence[tuple[int, ...]]], near: float, name: str,
+    best: str, ax: Axes | FigureBase | None,
+) -> Figure:  # fmt: skip
+    """How far fits are behind the best: a line along the route of every climb, dots for fits where none went.
 
     Distances up to ``near`` are drawn as they are, and their logarithms beyond.
     """
@@ -29,12 +31,11 @@ def rank_path(
     ax.plot(places[others], above[others], "o", color=REST, markersize=4, linestyle="none", label="tried")
     if not converged.all():
         ax.plot(places[~converged], above[~converged], "x", color=colour(5), linestyle="none", label="did not converge")
-    for k, climb in enumerate(path["climb"].unique()):
-        own = kept & (path["climb"] == climb).to_numpy()
-        ax.plot(
-            places[own], above[own], color=colour(k), marker="o", markersize=5, linewidth=1.5,
-            label=f"moved to, climb {climb}" if path["climb"].nunique() > 1 else "moved to",
-        )  # fmt: skip
+    where = {ranks: place for place, ranks in enumerate(path.index)}
+    for k, route in enumerate(routes):
+        own = [where[ranks] for ranks in route]
+        label = f"went there, climb {k + 1}" if len(routes) > 1 else "went there"
+        ax.plot(places[own], above[own], color=colour(k), marker="o", markersize=5, linewidth=1.5, label=label)
     ax.axhline(0, color=LINES, linewidth=1, linestyle="--", label=f"chosen: {best}")
     ax.set_yscale("symlog", linthresh=near)
     ax.set_ylim(min(float(above.min()), 0.0) - near / 5, 2 * max(float(above.max()), near))
