@@ -536,8 +536,10 @@ class MultilevelFactorModel(LikelihoodModel):
             record = FitRecord(asked.method, "" if start is None else "results", asked.maxiter, asked.tol, 1)
             return self._maximised(search, begin, 1, record)
 
-    def _fit_quietly(self, start: tuple[Floats, Floats, Floats] | None = None) -> MultilevelFactorResults:
-        """A fit on one thread, from coefficients, loadings and uniquenesses in group order or from the default starts.
+    def _fit_quietly(
+        self, start: tuple[Floats, Floats, Floats] | None = None, n_starts: int = 1
+    ) -> MultilevelFactorResults:
+        """A fit on one thread, from coefficients, loadings and uniquenesses in group order or from the usual starts.
 
         It says nothing: what did not go well is in the record of the results.
         """
@@ -545,8 +547,8 @@ class MultilevelFactorModel(LikelihoodModel):
         with Workers(1) as workers:
             search = Search(self._problem, climb, workers, lambda entry: None, np.random.default_rng(0))
             begin = None if start is None else search.problem.from_units(*start)
-            record = FitRecord("scoring", "" if start is None else "start_params", maxiter, tol, 1)
-            return self._maximised(search, begin, 1, record)
+            record = FitRecord("scoring", "" if start is None else "start_params", maxiter, tol, 1, n_starts=n_starts)
+            return self._maximised(search, begin, n_starts, record)
 
     def __repr__(self) -> str:
         ranks = ", ".join(f"{level} {rank}" for level, rank in self.ranks.items())

@@ -12,6 +12,7 @@ from scipy import linalg
 
 import mlfm
 from mlfm import ConvergenceWarning, IdentificationWarning, MultilevelFactorModel, cross_validate, select_ranks
+from mlfm.inference.counts import most_identified, unidentified
 from mlfm.inference.rank_changes import Factorised, gain
 from mlfm.rank_selection.moves import coarsest_first, contains, finest_first, in_words, neighbours, uniform
 from mlfm.rank_selection.outlook import Outlook
@@ -100,6 +101,16 @@ def test_the_total_is_kept():
     assert found.path["move"].iloc[0] == "start: uniform"
     starts = {(2, 2), (1, 3), (4, 0)}  # no group of 6 has room for 4
     assert starts <= set(found.path.index[found.path["accepted"]])
+
+
+def test_a_total_is_not_decided_by_a_lower_maximum():
+    """From its default starts the fit of ranks 2, 1 ends 20 below another maximum, and behind ranks 1, 2."""
+    data = mlfm.datasets.load("abilities")
+    model = MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1])
+    higher = MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[2, 1]).fit(start=model.fit())
+    found = select_ranks(data.endog, data.groups, total=3)
+    assert found.ranks.tolist() == [2, 1]
+    assert found.results.llf > higher.llf - 1e-2
 
 
 def test_a_start_of_ones_own():
@@ -191,8 +202,8 @@ def failing(monkeypatch, which):
     """Fits of some ranks do not converge."""
     fit = MultilevelFactorModel._fit_quietly
 
-    def fail(model, start=None):
-        results = fit(model, start)
+    def fail(model, start=None, n_starts=1):
+        results = fit(model, start, n_starts)
         if which is None or model._ranks == which:
             results.record.converged, results.record.reason = False, "made to fail"
         return results
@@ -371,6 +382,25 @@ def test_groups_of_one_get_no_factors():
 
 
 # Bounds, and what may go wrong
+
+
+def test_other_ranks_of_the_same_data_make_the_same_model():
+    base = model_of(CASE, (0, 0))
+    with pytest.warns(IdentificationWarning):
+        plain = model_of(CASE, (1, 4))
+    other = base._of_other_ranks((1, 4))  # without a warning
+    assert other.param_names == plain.param_names
+    assert other.unidentified == plain.unidentified != []
+    assert other.ranks.equals(plain.ranks)
+    assert other.loglike(plain.start_params) == plain.loglike(plain.start_params)
+    assert base.ranks.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("size", range(1, 13))
+def test_the_largest_rank_that_is_identified(size):
+    hierarchy = mlfm.Hierarchy(pd.RangeIndex(size))
+    most = most_identified(hierarchy, 0)
+    assert most == max(r for r in range(size + 1) if not list(unidentified(hierarchy, (r,))))
 
 
 def test_ending_on_the_largest_rank_is_noted(selection):

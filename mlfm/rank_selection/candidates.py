@@ -54,15 +54,16 @@ class Candidates:
     """Fits by ranks. ``n_jobs`` of them are made at a time, on a thread each; they do not depend on it.
 
     A fit is the higher one of that from where a neighbour ended and that from the default starts: either is lower often
-    enough. One that ends below that of smaller ranks is begun from there too.
+    enough. One that ends below that of smaller ranks is begun from there too. Where there will be no smaller ranks,
+    ``n_starts`` of the usual starts are better followed to their ends.
     """
 
     def __init__(
-        self, model: MultilevelFactorModel, criterion: str, splits: Sequence[Split], n_jobs: int | None,
+        self, model: MultilevelFactorModel, criterion: str, splits: Sequence[Split], n_starts: int, n_jobs: int | None,
         show: Callable[[], None],
     ) -> None:  # fmt: skip
         self.model, self.criterion = model, criterion
-        self._splits, self._n_jobs, self._show = list(splits), n_jobs, show
+        self._splits, self._n_starts, self._n_jobs, self._show = list(splits), n_starts, n_jobs, show
         self.known: dict[Ranks, Candidate] = {}
 
     def value(self, ranks: Ranks) -> float:
@@ -125,7 +126,10 @@ class Candidates:
 
         def make(i: int) -> None:
             ranks, start = starts[i]
-            found[i] = models[ranks]._fit_quietly(None if start is None else (start.B, start.F, start.D))
+            if start is None:
+                found[i] = models[ranks]._fit_quietly(n_starts=self._n_starts)
+            else:
+                found[i] = models[ranks]._fit_quietly((start.B, start.F, start.D))
 
         self._run(make, len(starts))
         return [found[i] for i in range(len(starts))]

@@ -98,7 +98,8 @@ def select_ranks(
 
     No ranks are tried twice. Each are fitted from the default starts and from where the neighbour's fit ended (with the
     loadings of the new factor that raise the likelihood most, all else held), and the higher end is kept; where a fit
-    ends below that of smaller ranks, it is begun there, too. Log-likelihoods can be higher than those of plain fits,
+    ends below that of smaller ranks, it is begun there, too. (With ``total`` there are none, and both of the default
+    starts are followed to their ends.) Log-likelihoods can be higher than those of plain fits,
     then, never lower by more than their tolerance. Fits that do not converge are not chosen, unless all do not.
 
     Standard errors, tests and intervals of the fit that is chosen take its ranks as known.
@@ -139,7 +140,7 @@ def select_ranks(
     keep = _total(total, most, model)
     starts = _starts(start, keep, most, model, rng, n_jobs)
     with counting_bar(progress, None, "select_ranks") as show:
-        candidates = Candidates(model, criterion, splits, n_jobs, show)
+        candidates = Candidates(model, criterion, splits, 1 if keep is None else 2, n_jobs, show)
         search = Search(candidates, Bounds(most, keep is not None))
         for name, ranks in starts:
             search.climb(f"start: {name}", ranks)
