@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mlfm.evidence import evidence_of
 from mlfm.inference.counts import free_loadings
 from mlfm.rank_selection.criteria import CRITERIA, CV_PRICE
 from mlfm.rank_selection.moves import Ranks, contains
@@ -132,6 +133,8 @@ class Candidates:
                 found[i] = models[ranks]._fit_quietly((start.B, start.F, start.D))
 
         self._run(make, len(starts))
+        for model in models.values():  # data with missing values, summed up, are as large as the data
+            model._evidence = evidence_of(model._tree, model._data)
         return [found[i] for i in range(len(starts))]
 
     def _raise_those_below_smaller_ones(self) -> None:
