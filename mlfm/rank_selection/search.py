@@ -52,7 +52,9 @@ class Search:
             best = self._candidates.best()
             known, around = self._candidates.known, self._bounds.around(best)
             if best not in self._visited or any(ranks not in known for ranks in around):
-                self._visited.discard(best)  # it was raised after it had been passed by
+                # It was raised after it had been passed by.
+                self._visited.discard(best)
+                self.routes.append([])
                 self._go_on(best)
             elif others := [ranks for ranks in around if ranks not in known[best].begun]:
                 self._candidates.begin_again(
