@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 from pathlib import Path
 
 import mlfm
@@ -31,8 +32,8 @@ html_title = f"mlfm {release}"
 html_show_sourcelink = False
 html_copy_source = False
 PAGES = [
-    "index", "first_fit", "formulas", "covariates", "missing", "uncertainty", "comparing", "scores", "reports",
-    "from_r",
+    "index", "first_fit", "formulas", "covariates", "missing", "uncertainty", "comparing", "choosing", "scores",
+    "reports", "from_r",
     "model", "covariance", "cholesky", "speed", "cli",
 ]  # fmt: skip
 html_sidebars = {page: [] for page in PAGES}
@@ -59,7 +60,7 @@ def _shown(value):
 
 
 def plots(app):
-    """The images of the page on plots, from two of the data sets."""
+    """The images of the pages on plots and on choosing the ranks, from three of the data sets."""
     out = HOME / "generated" / "plots"
     out.mkdir(parents=True, exist_ok=True)
     for name, ranks, figures in (
@@ -86,6 +87,11 @@ def plots(app):
         results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=ranks).fit()
         for figure, draw in figures.items():
             draw(results.plot).savefig(out / f"{name}-{figure}.png", dpi=100)
+    data = mlfm.datasets.load("employment")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mlfm.MlfmWarning)  # of small groups, which the page is not about
+        selection = mlfm.select_ranks(data.endog, data.groups, n_jobs=None)
+    selection.plot().savefig(out / "employment-ranks.png", dpi=100)
 
 
 def setup(app):

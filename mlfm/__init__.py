@@ -25,9 +25,11 @@ if TYPE_CHECKING:
         RotationWarning,
         UniquenessFloorWarning,
     )
+    from mlfm.first_guess import parallel_analysis
     from mlfm.hierarchy import Hierarchy
     from mlfm.likelihood_ratio_test import lr_test
     from mlfm.model import MultilevelFactorModel
+    from mlfm.rank_selection import select_ranks
     from mlfm.reporting.page import report
     from mlfm.results import MultilevelFactorResults
     from mlfm.validation import cross_validate
@@ -60,7 +62,9 @@ __all__ = [
     "load",
     "lowrank",
     "lr_test",
+    "parallel_analysis",
     "report",
+    "select_ranks",
 ]
 
 # Imported when first asked for, so that "import mlfm" costs next to nothing.
@@ -85,7 +89,9 @@ _HOMES = {
     "cross_validate": "mlfm.validation",
     "exponential_weights": "mlfm.weights",
     "lr_test": "mlfm.likelihood_ratio_test",
+    "parallel_analysis": "mlfm.first_guess",
     "report": "mlfm.reporting.page",
+    "select_ranks": "mlfm.rank_selection",
 }
 
 

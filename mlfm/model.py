@@ -6,7 +6,6 @@ import copy
 import numbers
 import sys
 import time
-import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
@@ -189,9 +188,14 @@ class MultilevelFactorModel(LikelihoodModel):
         self._formula: str | None = None
         self.uniqueness_floor = float(uniqueness_floor)
         self._layout = Layout(self.hierarchy.n_features, self._tree.n_factors, design.shape[1])
-        self.unidentified: list[Unidentified] = list(unidentified(self.hierarchy, self._ranks))
-        if patterns is not None:
-            self.unidentified += unconnected(self.hierarchy, self._ranks, patterns)
+        self.unidentified = self._unidentified(patterns)
+        self._warn_of_unidentified()
+
+    def _unidentified(self, patterns: Patterns | None) -> list[Unidentified]:
+        found = list(unidentified(self.hierarchy, self._ranks))
+        return found if patterns is None else found + list(unconnected(self.hierarchy, self._ranks, patterns))
+
+    def _warn_of_unidentified(self) -> None:
         if self.unidentified:
             warn_caller(
                 f"{count(len(self.unidentified), 'group')} not identified: "
@@ -219,6 +223,16 @@ class MultilevelFactorModel(LikelihoodModel):
         counts = counted(model._importance, model._frequency, len(self.row_labels))
         values = self.endog if values is None else values
         model._hold(values, self.exog, counts, bool(np.isnan(values).any()))
+        return model
+
+    def _of_other_ranks(self, ranks: tuple[int, ...]) -> MultilevelFactorModel:
+        """A model of the same data, which both share, with other ranks; it says nothing of what is not identified."""
+        model = copy.copy(self)
+        model._ranks, model._formula = ranks, None
+        model._tree = Tree.of(self.hierarchy.offsets, ranks)
+        model._evidence = evidence_of(model._tree, self._data)
+        model._layout = Layout(self.hierarchy.n_features, model._tree.n_factors, len(self.covariates))
+        model.unidentified = model._unidentified(self._data.patterns)
         return model
 
     def _each_in_a_row(self) -> MultilevelFactorModel:
@@ -478,21 +492,23 @@ class MultilevelFactorModel(LikelihoodModel):
             results = self._maximised(search, begin, n_starts, record)
             record.seconds = time.perf_counter() - began
         results._asked_cov_type = cov_type
+        self._warn_of_outcome(results)
+        return results
+
+    def _warn_of_outcome(self, results: MultilevelFactorResults) -> None:
+        record = results.record
         if not record.converged:
-            warnings.warn(
+            warn_caller(
                 f"the fit did not converge: {record.reason}, and the log-likelihood is still expected to gain "
                 f"{record.projected_gain:.2g}; raise maxiter or begin at these results' params",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         if len(results.on_floor):
-            warnings.warn(
+            warn_caller(
                 f"{count(len(results.on_floor), 'uniqueness', 'uniquenesses')} on the floor of "
                 f"{self.uniqueness_floor:g} of the variance: {listing(results.on_floor)}",
                 UniquenessFloorWarning,
-                stacklevel=2,
             )
-        return results
 
     def _maximised(
         self, search: Search, begin: str | Point | None, n_starts: int, record: FitRecord
@@ -519,6 +535,20 @@ class MultilevelFactorModel(LikelihoodModel):
             begin = None if start is None else self._warm(start, search.problem, rng)
             record = FitRecord(asked.method, "" if start is None else "results", asked.maxiter, asked.tol, 1)
             return self._maximised(search, begin, 1, record)
+
+    def _fit_quietly(
+        self, start: tuple[Floats, Floats, Floats] | None = None, n_starts: int = 1
+    ) -> MultilevelFactorResults:
+        """A fit on one thread, from coefficients, loadings and uniquenesses in group order or from the usual starts.
+
+        It says nothing: what did not go well is in the record of the results.
+        """
+        climb, maxiter, tol = METHODS["scoring"]
+        with Workers(1) as workers:
+            search = Search(self._problem, climb, workers, lambda entry: None, np.random.default_rng(0))
+            begin = None if start is None else search.problem.from_units(*start)
+            record = FitRecord("scoring", "" if start is None else "start_params", maxiter, tol, 1, n_starts=n_starts)
+            return self._maximised(search, begin, n_starts, record)
 
     def __repr__(self) -> str:
         ranks = ", ".join(f"{level} {rank}" for level, rank in self.ranks.items())

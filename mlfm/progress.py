@@ -30,8 +30,10 @@ def progress_bar(wanted: bool) -> Iterator[Callable[[Evaluation], None]]:
 
 
 @contextmanager
-def counting_bar(wanted: bool, total: int, what: str) -> Iterator[Callable[[], None]]:
-    """A function that counts one more of ``total``, from any thread, or does nothing where no bar is wanted."""
+def counting_bar(wanted: bool, total: int | None, what: str) -> Iterator[Callable[[], None]]:
+    """A function that counts one more of ``total`` (None where nobody knows), from any thread, or does nothing where no
+    bar is wanted.
+    """
     if not wanted:
         yield lambda: None
         return
@@ -41,20 +43,5 @@ def counting_bar(wanted: bool, total: int, what: str) -> Iterator[Callable[[], N
         def show() -> None:
             with lock:
                 bar.update(1)
-
-        yield show
-
-
-@contextmanager
-def open_bar(wanted: bool, what: str) -> Iterator[Callable[[str], None]]:
-    """A function that counts one more of nobody knows how many, with words, or does nothing where no bar is wanted."""
-    if not wanted:
-        yield lambda words: None
-        return
-    with tqdm(unit=f" {what}", mininterval=0.2) as bar:
-
-        def show(words: str) -> None:
-            bar.set_postfix_str(words, refresh=False)
-            bar.update(1)
 
         yield show

@@ -142,8 +142,7 @@ def cross_validate(
     if not hasattr(model, "_of_other_data"):
         hint = "; give its model" if hasattr(model, "llf") else ""
         raise TypeError(f"model must be a MultilevelFactorModel, not {type(model).__name__}{hint}")
-    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, numbers.Integral) or n_jobs < 1):
-        raise ValueError(f"n_jobs must be a whole number, 1 or more, or None, not {n_jobs!r}")
+    checked_jobs(n_jobs)
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
     _, usual_maxiter, usual_tol = METHODS[method]
@@ -157,12 +156,7 @@ def cross_validate(
 
     frequency = model._frequency if model._frequency is not None else np.ones(len(model.row_labels))
     importance = model._importance if model._importance is not None else np.ones(len(model.row_labels))
-    weights = frequency * importance
-    splits = [_that_count(split, weights) for split in _splits(n_splits, weights, rng)]
-    for k, split in enumerate(splits):
-        for what, own in (("to fit", split.train), ("to hold out", split.test)):
-            if not len(own):
-                raise ValueError(f"n_splits: split {k} leaves no observations {what}")
+    splits = splits_of(n_splits, model, rng)
 
     folds: list[_Fold] = [_Fold(np.empty(0), False, "")] * len(splits)
 
@@ -190,6 +184,25 @@ def cross_validate(
             ConvergenceWarning,
         )
     return _collected(model.row_labels, splits, folds, frequency, importance)
+
+
+def checked_jobs(n_jobs: Any) -> None:
+    """A ValueError unless it is a number of threads, or None."""
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, numbers.Integral) or n_jobs < 1):
+        raise ValueError(f"n_jobs must be a whole number, 1 or more, or None, not {n_jobs!r}")
+
+
+def splits_of(n_splits: Any, model: MultilevelFactorModel, rng: Any) -> list[Split]:
+    """The observations of a model that count, split; each split with some to fit and some to hold out."""
+    ones = np.ones(len(model.row_labels))
+    frequency, importance = (ones if own is None else own for own in (model._frequency, model._importance))
+    weights = frequency * importance
+    splits = [_that_count(split, weights) for split in _splits(n_splits, weights, rng)]
+    for k, split in enumerate(splits):
+        for what, own in (("to fit", split.train), ("to hold out", split.test)):
+            if not len(own):
+                raise ValueError(f"n_splits: split {k} leaves no observations {what}")
+    return splits
 
 
 def _collected(

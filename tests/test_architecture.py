@@ -27,8 +27,8 @@ ROOMS = [
     ["reporting"],
     ["results"],
     ["model", "likelihood_ratio_test"],
-    ["validation"],
-    ["datasets", "comparison"],
+    ["validation", "first_guess"],
+    ["datasets", "comparison", "rank_selection"],
     ["cli"],
     ["__main__"],
 ]

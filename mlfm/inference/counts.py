@@ -53,6 +53,19 @@ def unidentified(hierarchy: Hierarchy, ranks: Sequence[int]) -> Iterator[Unident
                 yield Unidentified(level, names[k], why)
 
 
+def most_identified(hierarchy: Hierarchy, level: int) -> int:
+    """The largest rank that is not too large for the largest group of a level, by number (see :func:`unidentified`)."""
+    size, rank = int(np.diff(hierarchy.offsets[level]).max()), 0
+    while not too_small(np.array(size), rank + 1):
+        rank += 1
+    return rank
+
+
+def too_small(sizes: NDArray[np.intp], rank: int) -> NDArray[np.bool_]:
+    """Which groups have too few features for a rank."""
+    return np.asarray(((sizes - rank) ** 2 < sizes + rank) | (sizes < rank))
+
+
 class Doubtful(NamedTuple):
     """Groups of a level that are too small for their rank, and groups as large as the one that holds them."""
 
@@ -67,7 +80,7 @@ def doubtful(offsets: Sequence[NDArray[np.intp]], ranks: Sequence[int]) -> Itera
         sizes = np.diff(bounds)
         small, same = np.zeros(len(sizes), dtype=bool), np.zeros(len(sizes), dtype=bool)
         if rank:
-            small = ((sizes - rank) ** 2 < sizes + rank) | (sizes < rank)
+            small = too_small(sizes, rank)
             if above is not None:
                 parents = np.searchsorted(above, bounds[:-1], side="right") - 1
                 same = np.diff(above)[parents] == sizes

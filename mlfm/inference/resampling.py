@@ -81,8 +81,8 @@ def each(task: Callable[[int], None], n: int, n_jobs: int | None, show: Callable
         workers.run(one, n)
 
 
-def checked_counts(n_reps: Any, least: int, n_jobs: Any) -> None:
+def checked_counts(n_reps: Any, least: int, n_jobs: Any, name_of_first: str = "n_reps") -> None:
     """A ValueError unless both are whole numbers, not too small; ``n_jobs`` may be None."""
-    for name, value, smallest in (("n_reps", n_reps, least), ("n_jobs", 1 if n_jobs is None else n_jobs, 1)):
+    for name, value, smallest in ((name_of_first, n_reps, least), ("n_jobs", 1 if n_jobs is None else n_jobs, 1)):
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < smallest:
             raise ValueError(f"{name} must be a whole number, {smallest} or more, not {value!r}")

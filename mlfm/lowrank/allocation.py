@@ -20,7 +20,7 @@ from mlfm.lowrank.methods import METHODS, Problem
 from mlfm.lowrank.sample import SampleCovariance
 from mlfm.lowrank.sources import Dense, Gram, Source
 from mlfm.lowrank.structures import STRUCTURES
-from mlfm.progress import open_bar
+from mlfm.progress import counting_bar
 from mlfm.ranks import Ranks, ranks_by_level
 from mlfm.seeds import generator
 from mlfm.sweep import Workers
@@ -155,7 +155,7 @@ def allocate_ranks(
     search_tol, _ = checked_stopping(search_tol, 0)
     tol, maxiter = checked_stopping(tol, maxiter)
     begins = _begins(start, wanted, most, source.grid)
-    with Workers(checked_threads(n_threads)) as workers, open_bar(progress, "trials") as show:
+    with Workers(checked_threads(n_threads)) as workers, counting_bar(progress, None, "trials") as show:
         problem = Problem(source, STRUCTURES[structure], generator(rng), workers)
         search = _Search(problem, bool(diagonal), most, search_tol, began, show)
         factors, method = search.best(begins)
@@ -173,7 +173,7 @@ class _Search:
         most: Sequence[int],
         tol: float,
         began: float,
-        show: Callable[[str], None],
+        show: Callable[[], None],
     ) -> None:
         self._problem, self._diagonal, self._most, self._tol = problem, diagonal, tuple(most), tol
         self._began, self._show = began, show
@@ -251,7 +251,7 @@ class _Search:
                 "seconds": time.perf_counter() - self._began,
             }
         )
-        self._show(f"from {name}: relative error {error:.4f}")
+        self._show()
 
     def path(self) -> pd.DataFrame:
         """All trials, in the order in which they were made."""

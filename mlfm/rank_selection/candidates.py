@@ -1,0 +1,178 @@
+"""Fits of many ranks to the same data, each made once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mlfm.evidence import evidence_of
+from mlfm.inference.counts import free_loadings
+from mlfm.rank_selection.criteria import CRITERIA, CV_PRICE
+from mlfm.rank_selection.moves import Ranks, contains
+from mlfm.rank_selection.outlook import Beginning
+from mlfm.sweep import Workers
+from mlfm.validation import CrossValidation, Split, cross_validate
+
+if TYPE_CHECKING:
+    from mlfm.model import MultilevelFactorModel
+    from mlfm.results import MultilevelFactorResults
+
+#: By how much less a criterion must be to be better: what two log-likelihoods may be off, and some.
+MARGIN = 1e-3
+
+
+class Asked(NamedTuple):
+    """Ranks to fit: how the search comes to them, and where to begin besides the default starts."""
+
+    ranks: Ranks
+    move: str
+    beginnings: dict[Ranks, Beginning]  # by the ranks of the fit that they come from
+
+
+@dataclass
+class Candidate:
+    """A fit, and how the search came by it."""
+
+    results: MultilevelFactorResults
+    validated: CrossValidation | None
+    climb: int
+    step: int
+    move: str
+    begun: set[Ranks] = field(default_factory=set)  # fits that this one was begun from
+    accepted: bool = False
+
+    @property
+    def converged(self) -> bool:
+        """Of the fit and, where there are any, all fits of the cross-validation."""
+        return self.results.converged and (self.validated is None or bool(self.validated.folds["converged"].all()))
+
+
+class Candidates:
+    """Fits by ranks. ``n_jobs`` of them are made at a time, on a thread each; they do not depend on it.
+
+    A fit is the higher one of that from where a neighbour ended and that from the default starts: either is lower often
+    enough. One that ends below that of smaller ranks is begun from there too. Where there will be no smaller ranks,
+    ``n_starts`` of the usual starts are better followed to their ends.
+    """
+
+    def __init__(
+        self, model: MultilevelFactorModel, criterion: str, splits: Sequence[Split], n_starts: int, n_jobs: int | None,
+        show: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.model, self.criterion = model, criterion
+        self._splits, self._n_starts, self._n_jobs, self._show = list(splits), n_starts, n_jobs, show
+        self.known: dict[Ranks, Candidate] = {}
+
+    def value(self, ranks: Ranks) -> float:
+        """The criterion, less being better, of ranks that were fitted; infinite where the fit did not converge."""
+        candidate = self.known[ranks]
+        return self._value(candidate) if candidate.converged else np.inf
+
+    def _value(self, candidate: Candidate) -> float:
+        if candidate.validated is not None:
+            return -2 * candidate.validated.mean * self.model.effective_nobs
+        return CRITERIA[self.criterion].of(candidate.results)
+
+    def better(self, ranks: Ranks, than: Ranks) -> bool:
+        """Whether the criterion is better by more than fits are off."""
+        return self.value(ranks) < self.value(than) - MARGIN
+
+    def best(self) -> Ranks:
+        """The ranks with the least criterion; of fits that did not converge only if none did."""
+        return min(self.known, key=lambda ranks: (self.value(ranks), self._value(self.known[ranks])))
+
+    def expected(self, ranks: Ranks, beginning: Beginning) -> float:
+        """The criterion to expect, less what is the same for all ranks."""
+        price = CV_PRICE if self._splits else CRITERIA[self.criterion].price(self.model)
+        return -2 * beginning.llf + price * sum(free_loadings(self.model.hierarchy, ranks))
+
+    def fit(self, asked: Sequence[Asked], climb: int, step: int) -> None:
+        """Make fits of ranks that are not yet known."""
+        models = {ranks: self.model._of_other_ranks(ranks) for ranks, _, _ in asked}
+        starts = [(own.ranks, start) for own in asked for start in (None, *own.beginnings.values())]
+        fits = self._fits(models, starts)
+        validated: dict[Ranks, CrossValidation | None] = dict.fromkeys(models)
+        if self._splits:
+            ranks = list(models)
+
+            def validate(i: int) -> None:
+                validated[ranks[i]] = cross_validate(models[ranks[i]], self._splits)
+
+            self._run(validate, len(ranks))
+        for own in asked:
+            best = _higher([fit for fit, (ranks, _) in zip(fits, starts, strict=True) if ranks == own.ranks])
+            candidate = Candidate(best, validated[own.ranks], climb, step, own.move, set(own.beginnings))
+            self.known[own.ranks] = candidate
+            self._show()
+        self._raise_those_below_smaller_ones()
+
+    def begin_again(self, asked: Sequence[Asked]) -> None:
+        """Begin fits that are known elsewhere too, and keep the higher."""
+        models = {ranks: self.known[ranks].results._with_data("the selection of ranks") for ranks, _, _ in asked}
+        starts = [(own.ranks, start) for own in asked for start in own.beginnings.values()]
+        for fit, (ranks, _) in zip(self._fits(models, starts), starts, strict=True):
+            self.known[ranks].results = _higher([self.known[ranks].results, fit])
+        for own in asked:
+            self.known[own.ranks].begun.update(own.beginnings)
+        self._raise_those_below_smaller_ones()
+
+    def _fits(
+        self, models: dict[Ranks, MultilevelFactorModel], starts: Sequence[tuple[Ranks, Beginning | None]]
+    ) -> list[MultilevelFactorResults]:
+        found: dict[int, MultilevelFactorResults] = {}
+
+        def make(i: int) -> None:
+            ranks, start = starts[i]
+            if start is None:
+                found[i] = models[ranks]._fit_quietly(n_starts=self._n_starts)
+            else:
+                found[i] = models[ranks]._fit_quietly((start.B, start.F, start.D))
+
+        self._run(make, len(starts))
+        for model in models.values():  # data with missing values, summed up, are as large as the data
+            model._evidence = evidence_of(model._tree, model._data)
+        return [found[i] for i in range(len(starts))]
+
+    def _raise_those_below_smaller_ones(self) -> None:
+        """Begin fits with a lower likelihood than one of smaller ranks where that one ended."""
+        while pairs := self._below_smaller_ones():
+            found: dict[int, MultilevelFactorResults] = {}
+
+            def again(
+                i: int,
+                pairs: list[tuple[Ranks, Ranks]] = pairs,
+                found: dict[int, MultilevelFactorResults] = found,
+            ) -> None:
+                larger, start = pairs[i][0], self.known[pairs[i][1]].results
+                found[i] = self.model._of_other_ranks(larger)._refit(like=start, start=start)
+
+            self._run(again, len(pairs))
+            for i, (larger, smaller) in enumerate(pairs):
+                candidate = self.known[larger]
+                candidate.begun.add(smaller)
+                candidate.results = _higher([candidate.results, found[i]])
+
+    def _below_smaller_ones(self) -> list[tuple[Ranks, Ranks]]:
+        """Ranks with such a fit, and the smaller ones with the highest."""
+        pairs = []
+        for larger, candidate in self.known.items():
+            within = [ranks for ranks in self.known if contains(larger, ranks) and ranks not in candidate.begun]
+            highest = max(within, key=lambda ranks: self.known[ranks].results.llf, default=None)
+            if highest is not None and self.known[highest].results.llf > candidate.results.llf + MARGIN / 2:
+                pairs.append((larger, highest))
+        return pairs
+
+    def _run(self, task: Callable[[int], None], count: int) -> None:
+        # Candidates say nothing: the one that is chosen will. Filters are the process's, so they are set out here.
+        with warnings.catch_warnings(), Workers(self._n_jobs) as workers:
+            warnings.simplefilter("ignore")
+            workers.run(task, count)
+
+
+def _higher(fits: Sequence[MultilevelFactorResults]) -> MultilevelFactorResults:
+    """The fit with the higher likelihood; one that did not converge only if none did."""
+    return max(fits, key=lambda fit: (fit.converged, fit.llf))
