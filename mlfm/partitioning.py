@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from mlfm.spectral import Affinity, Array, affinity_of_data, crosswise, halves, regrouped
 
@@ -86,8 +87,12 @@ def data_partitions(
 def symmetric_partitions(
     S: Floats, n_groups: Sequence[int], balanced: bool, rng: np.random.Generator
 ) -> list[Integers]:
-    """Nested partitions of features, from their affinities (n x n, symmetric, not negative)."""
-    return _by_affinities(len(S), lambda own: Array(S[own[:, None], own]), n_groups, balanced, rng)
+    """Nested partitions of features, from their affinities (n x n, symmetric, not negative; an array or sparse)."""
+    return _by_affinities(S.shape[0], lambda own: Array(_block(S, own, own)), n_groups, balanced, rng)
+
+
+def _block(S: Any, rows: Integers, columns: Integers) -> Any:
+    return S[rows][:, columns] if sparse.issparse(S) else S[rows[:, None], columns]
 
 
 def _by_affinities(
@@ -143,7 +148,7 @@ def cross_partitions(
         rows, columns = group
         if min(len(rows), len(columns)) < 2:
             return None
-        found = crosswise(S[rows[:, None], columns] if not hasattr(S, "tocsr") else S[rows][:, columns], balanced, rng)
+        found = crosswise(_block(S, rows, columns), balanced, rng)
         first = Group(rows[found.rows], columns[found.columns])
         second = Group(rows[~found.rows], columns[~found.columns])
         return Parts(first, second, -min(len(rows), len(columns)))

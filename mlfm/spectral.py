@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy import sparse
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -39,12 +40,15 @@ class Affinity(Protocol):
 
 
 class Array:
-    """Affinities that are there as an array."""
+    """Affinities that are there, as an array or a sparse one."""
 
-    def __init__(self, S: Floats) -> None:
+    def __init__(self, S: Any) -> None:
         self.S = S.copy()
-        np.fill_diagonal(self.S, 0.0)
-        self.n = len(S)
+        if sparse.issparse(S):
+            self.S.setdiag(0.0)
+        else:
+            np.fill_diagonal(self.S, 0.0)
+        self.n = S.shape[0]
 
     def times(self, X: Floats) -> Floats:
         return np.asarray(self.S @ X)
@@ -127,9 +131,14 @@ def _second(S: Affinity, degrees: Floats, rng: np.random.Generator) -> Floats:
     start = rng.standard_normal(S.n)
     if S.n <= SMALL:
         return np.asarray(np.linalg.eigh(times(np.eye(S.n)))[1][:, -2])
+    if not times(start).any():  # no affinities at all
+        return start
     operator = LinearOperator((S.n, S.n), matvec=times, matmat=times, dtype=np.float64)
-    values, vectors = eigsh(operator, k=2, which="LA", v0=start, tol=1e-4, maxiter=20 * S.n)
-    return np.asarray(vectors[:, np.argsort(values)[0]])
+    try:
+        values, vectors = eigsh(operator, k=2, which="LA", v0=start, tol=1e-4, maxiter=20 * S.n)
+    except ArpackNoConvergence as error:  # eigenvalues too close to be told apart: any of their vectors will do
+        values, vectors = error.eigenvalues, error.eigenvectors
+    return np.asarray(vectors[:, np.argsort(values)[0]]) if len(values) else start
 
 
 def normalised_cut(S: Affinity, side: Mask, degrees: Floats) -> float:

@@ -109,8 +109,10 @@ def partition(
     j = pd.RangeIndex(n) if columns is None else columns
     seeded = generator(rng)
     if i.equals(j) and _symmetric(values) and _symmetric(S):
-        S = S.toarray() if sparse.issparse(S) else S
-        one = _labelled(symmetric_partitions(S - min(float(S.min()), 0.0), wanted, balanced, seeded), i, below)
+        least = float(S.min())
+        if least < 0:  # what is absent from a sparse matrix is 0, and would be no more
+            S = (S.toarray() if sparse.issparse(S) else S) - least
+        one = _labelled(symmetric_partitions(S, wanted, balanced, seeded), i, below)
         return Partition(one, one)
     by_rows, by_columns = cross_partitions(S, wanted, balanced, seeded)
     return Partition(_labelled(by_rows, i, below), _labelled(by_columns, j, below))
