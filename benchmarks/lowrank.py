@@ -2,8 +2,8 @@
 
 Those of arXiv 2310.19214 that need no private data, on the same matrices (their seed, their sizes): the discrete Gauss
 transform exp(-25 |t_i - s_j|^2) of points in the unit cube, and a sum of three radial kernels (1 + d^2 / h^2)^-2 of
-points on the unit sphere. Each is fitted by a low rank matrix, by one plus a diagonal (of blocks of one, or nearly), and
-by a multilevel one with as many numbers to store, whose groups and ranks are found in the matrix. The affinities by
+points on the unit sphere. Each is fitted by a low rank matrix, by one plus a diagonal (of blocks of one, or nearly),
+and by a multilevel one with as many numbers to store, whose groups and ranks are found in the matrix. The affinities by
 which groups are found are the squares of the elements, as in the paper, or their roots, which fall off less fast.
 
 A covariance with a hidden hierarchy: 200 observations of 2000 features in 2, 4, 8 and 16 groups with a shuffled order,
