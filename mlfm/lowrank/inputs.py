@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from mlfm.alignment import positions
 from mlfm.arrays import as_pandas, real_array
-from mlfm.covariance.operator import FrozenOperator
+from mlfm.covariance.operator import FrozenOperator, feature_names
 from mlfm.hierarchy import Hierarchy
 from mlfm.lowrank.grid import Grid, Side
 from mlfm.lowrank.sample import SampleCovariance
@@ -40,7 +40,7 @@ def source_of(A: Any, rows: Any, cols: Any) -> Source:
     grid = _grid(rows, cols, index, columns, A.shape)
     i = _order(index, grid.rows, "rows")
     j = _order(columns, grid.columns, "cols")
-    if isinstance(A, SampleCovariance):
+    if isinstance(A, SampleCovariance) and grid.square:
         return Gram(np.ascontiguousarray(A._Y[i]), A.nobs, grid)
     if isinstance(A, LinearOperator):
         return Operator(A, grid, i, j)
@@ -84,7 +84,8 @@ def _order(labels: pd.Index | None, side: Side, name: str) -> Integers:
     """Where in A each row (or column) of group order stands."""
     if labels is None:
         return side.order
-    return positions(labels, side.hierarchy.features, name)[side.order]
+    features = side.hierarchy.features
+    return positions(feature_names(labels, features), features, name)[side.order]
 
 
 def _finite(values: Floats, index: pd.Index | None, columns: pd.Index | None) -> Floats:
@@ -105,7 +106,7 @@ def _finite(values: Floats, index: pd.Index | None, columns: pd.Index | None) ->
 def _finite_sparse(A: Any) -> Any:
     if np.dtype(A.dtype).kind not in "biuf":
         raise TypeError(f"A: real numbers are needed, not {A.dtype}")
-    A = sparse.csr_array(A, dtype=np.float64)
+    A = sparse.csr_array(sparse.coo_array(A), dtype=np.float64)  # elements given in parts are summed
     if not np.isfinite(A.data).all():
         raise ValueError(f"A: {int((~np.isfinite(A.data)).sum())} values are missing or infinite")
     return A
