@@ -33,7 +33,7 @@ def wide():
 
 def odd_labels():
     """Labels that are no strings: tuples as features, numbers as groups."""
-    rows = frame(pd.Index([(1, "x"), (2, "y"), (1, "y"), (3, "x")], tupleize_cols=False), **{"g": [7, 3, 7, 3]})
+    rows = frame(pd.Index([(1, "x"), (2, "y"), (1, "y"), (3, "x")], tupleize_cols=False), g=[7, 3, 7, 3])
     cols = frame([10, 30, 20], g=[3, 7, 3])
     return rows, cols, (1, 2)
 
@@ -139,14 +139,17 @@ def test_labels_are_matched_and_handed_back(pair):
     x = pd.Series(rng.standard_normal(len(cols)), index=cols, name="x")
     shuffled = x.iloc[rng.permutation(len(x))]
     found = M @ shuffled
-    assert found.name == "x" and list(found.index) == list(rows)
+    assert found.name == "x"
+    assert list(found.index) == list(rows)
     close(found, dense @ x.to_numpy())
     Y = pd.DataFrame(rng.standard_normal((len(rows), 2)), index=rows, columns=["u", "v"])
     back = M.T @ Y.iloc[rng.permutation(len(rows))]
-    assert list(back.index) == list(cols) and list(back.columns) == ["u", "v"]
+    assert list(back.index) == list(cols)
+    assert list(back.columns) == ["u", "v"]
     close(back, dense.T @ Y.to_numpy())
     whole = M.to_frame()
-    assert list(whole.index) == list(rows) and list(whole.columns) == list(cols)
+    assert list(whole.index) == list(rows)
+    assert list(whole.columns) == list(cols)
     close(whole, dense)
 
 
@@ -180,7 +183,8 @@ def test_the_expanded_form_has_a_column_for_every_column_of_every_block(pair):
     M, dense = pair
     left, right = M.to_sparse()
     wanted = sum(rank * groups for rank, groups in zip(M.ranks, M.rows.n_groups, strict=True))
-    assert left.shape == (dense.shape[0], wanted) and right.shape == (dense.shape[1], wanted)
+    assert left.shape == (dense.shape[0], wanted)
+    assert right.shape == (dense.shape[1], wanted)
     close((left @ right.T).toarray(), dense)
 
 
@@ -240,7 +244,8 @@ def test_solve_without_a_diagonal():
     M, dense = full_rank_without_diagonal()
     b = pd.Series([1.0, -2, 3, 0.5], index=M.rows.features, name="b")
     x = M.solve(b.iloc[[2, 0, 3, 1]])
-    assert list(x.index) == list(M.cols.features) and x.name == "b"
+    assert list(x.index) == list(M.cols.features)
+    assert x.name == "b"
     np.testing.assert_allclose(x, np.linalg.solve(dense, b), rtol=1e-9)
 
 
@@ -312,7 +317,9 @@ def test_lstsq_with_a_diagonal(case):
 def test_pickled_and_back(pair):
     M, dense = pair
     M2 = pickle.loads(pickle.dumps(M))
-    assert M2.storage == M.storage and M2.rows == M.rows and M2.cols == M.cols
+    assert M2.storage == M.storage
+    assert M2.rows == M.rows
+    assert M2.cols == M.cols
     close(M2.to_dense(), dense)
 
 
@@ -403,7 +410,14 @@ def test_groups_must_be_the_same():
 )
 def test_what_cannot_be_a_matrix(changes, error, words):
     rows, cols, ranks = tall()
-    given = dict(rows=rows, cols=cols, left=np.ones((11, 4)), right=np.ones((7, 4)), diag=None, ranks=ranks)
+    given = {
+        "rows": rows,
+        "cols": cols,
+        "left": np.ones((11, 4)),
+        "right": np.ones((7, 4)),
+        "diag": None,
+        "ranks": ranks,
+    }
     with pytest.raises(error, match=words):
         MultilevelMatrix(**(given | changes))
 

@@ -52,7 +52,7 @@ def is_signed(B: Floats, C: Floats, offsets: Integers) -> bool:
     """Whether C is B but for a sign of each column of each block, so that every B_k C_k' is symmetric."""
     if B.shape[1] == 0:
         return True
-    same, opposite = (np.logical_and.reduceat(C == signed, offsets[:-1], axis=0) for signed in (B, -B))
+    same, opposite = (np.logical_and.reduceat(signed == C, offsets[:-1], axis=0) for signed in (B, -B))
     return bool((same | opposite).all())
 
 
@@ -62,10 +62,10 @@ def squared_norms(B: Floats, C: Floats, rows: Integers, columns: Integers) -> Fl
     return norms
 
 
-def balanced(B: Floats, C: Floats, rows: Integers, columns: Integers) -> tuple[Floats, Floats, Floats]:
-    """Factors of the same blocks, B_k = U_k S_k^1/2 and C_k = V_k S_k^1/2, and the singular values, decreasing."""
+def balanced(B: Floats, C: Floats, rows: Integers, columns: Integers) -> tuple[Floats, Floats]:
+    """Factors of the same blocks, B_k = U_k S_k^1/2 and C_k = V_k S_k^1/2, singular values decreasing."""
     U, V = orthonormal(B, rows), orthonormal(C, columns)
     core = products(U, B, rows) @ products(V, C, columns).swapaxes(1, 2)
     left, values, right = np.linalg.svd(core)
     roots = np.sqrt(values)[:, None, :]
-    return expanded(U, left * roots, rows), expanded(V, right.swapaxes(1, 2) * roots, columns), values
+    return expanded(U, left * roots, rows), expanded(V, right.swapaxes(1, 2) * roots, columns)

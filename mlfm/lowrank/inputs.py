@@ -68,7 +68,8 @@ def _grid(rows: Any, cols: Any, index: pd.Index | None, columns: pd.Index | None
         index = pd.RangeIndex(shape[0]) if index is None else index
         columns = pd.RangeIndex(shape[1]) if columns is None else columns
         rows = Hierarchy(index)
-        cols = None if columns.equals(index) else Hierarchy(columns)
+        # The same labels in another order are the same features.
+        cols = None if len(index) == len(columns) and columns.isin(index).all() else Hierarchy(columns)
     grid = Grid.of(rows, rows if cols is None else cols)
     if grid.shape != shape:
         how = (
@@ -116,6 +117,16 @@ def _reordered(A: Floats, i: Integers, j: Integers) -> Floats:
     if (i == np.arange(len(i))).all() and (j == np.arange(len(j))).all():
         return A
     return A[i[:, None], j]
+
+
+def refuse_unbounded(source: Source) -> None:
+    """A ValueError where the sum of squares is not finite: products with nan in them, or numbers that are too large."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not np.isfinite(source.squared_norm):
+            raise ValueError(
+                "A: its sum of squares is not finite; some elements are missing, infinite or too large: divide A by a "
+                "number, or look at its products"
+            )
 
 
 def refuse_asymmetric(source: Source) -> None:

@@ -43,7 +43,7 @@ class SampleCovariance(FrozenOperator):
     >>> S.shape, S.nobs
     ((24, 24), 301)
     >>> round(float(S.diagonal()[0]), 2), round(float(data.endog.var(ddof=0).iloc[0]), 2)
-    (48.81, 48.81)
+    (1.15, 1.15)
     """
 
     def __init__(self, endog: pd.DataFrame | ArrayLike, *, demean: bool = True, correlation: bool = False) -> None:
