@@ -366,7 +366,7 @@ def test_what_is_no_covariance_is_refused(given):
 
 
 def test_a_diagonal_of_zero_is_no_uniqueness():
-    with pytest.raises(ValueError, match="diagonal is zero for .* features"):
+    with pytest.raises(ValueError, match=r"diagonal is zero for .* features"):
         _ = fit(symmetric(), COLS, ranks=[1, 1, 1], structure="psd", diagonal=True).covariance
 
 
@@ -437,7 +437,7 @@ def test_starts_that_cannot_be():
     given = {"A": A, "rows": COLS, "ranks": [1, 1, 1]}
     with pytest.raises(ValueError, match="start: its hierarchies are not those"):
         fit(A, COLS.coarsen(["big"]), ranks=[1, 1], start=first)
-    with pytest.raises(ValueError, match="start: its blocks of level .* need not be psd"):
+    with pytest.raises(ValueError, match=r"start: its blocks of level .* need not be psd"):
         fit(**given, structure="psd", start=first)
     general = fit(A, COLS, COLS, [1, 1, 1], method="als")
     for start in (general, general.matrix):
@@ -595,9 +595,9 @@ def test_symmetric_matrices_are_needed_without_cols():
 
 def test_labels_must_be_those_of_the_groups():
     A = pd.DataFrame(noise(40, 30), index=ROWS.features, columns=COLS.features)
-    with pytest.raises(ValueError, match="rows: labels do not match .* unknown: 'r99'; missing: 'r3'"):
+    with pytest.raises(ValueError, match=r"rows: labels do not match .* unknown: 'r99'; missing: 'r3'"):
         fit(A.rename(index={"r3": "r99"}), ROWS, COLS, [1, 1, 1])
-    with pytest.raises(ValueError, match="cols: labels do not match .* unknown: 'c99'"):
+    with pytest.raises(ValueError, match=r"cols: labels do not match .* unknown: 'c99'"):
         fit(A.rename(columns={"c3": "c99"}), ROWS, COLS, [1, 1, 1])
 
 

@@ -415,7 +415,6 @@ def test_what_cannot_be_a_matrix(changes, error, words):
         "cols": cols,
         "left": np.ones((11, 4)),
         "right": np.ones((7, 4)),
-        "diag": None,
         "ranks": ranks,
     }
     with pytest.raises(error, match=words):

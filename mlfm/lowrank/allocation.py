@@ -138,7 +138,13 @@ def allocate_ranks(
     >>> x = np.linspace(0, 1, 64)
     >>> A = np.exp(-100 * (x[:, None] - x) ** 2)
     >>> groups = Hierarchy(pd.DataFrame({"half": x > 0.5, "quarter": np.minimum(np.floor(4 * x), 3)}))
-    >>> print(lowrank.allocate_ranks(A, groups, total=6))
+    >>> found = lowrank.allocate_ranks(A, groups, total=3)
+    >>> print(found.fit)
+    Multilevel low rank fit of a 64 x 64 matrix (symmetric)
+    ranks           global 0, half 1, quarter 2
+    storage         192 numbers (4.69% of the matrix)
+    relative error  0.2178
+    method          bcd: converged after 3 sweeps
     """
     began = time.perf_counter()
     source = source_of(A, rows, cols)

@@ -85,12 +85,12 @@ def _symmetric_in_order(B: Floats, C: Floats, offsets: Integers, _: Integers) ->
     core = products(U, B, offsets) @ products(U, C, offsets).swapaxes(1, 2)
     eigenvalues, vectors = np.linalg.eigh((core + core.swapaxes(1, 2)) / 2)
     values, E = _leading(eigenvalues, vectors, np.abs(eigenvalues), B.shape[1])
-    left = expanded(U, E * np.sqrt(np.abs(values))[:, None, :], offsets)
+    left = expanded(U, E @ _diagonal(np.sqrt(np.abs(values))), offsets)
     return left, expanded(left, _diagonal(np.sign(values)), offsets)
 
 
 def _positive_in_order(B: Floats, C: Floats, offsets: Integers, _: Integers) -> tuple[Floats, Floats]:
-    left, _ = _symmetric_in_order(B, C, offsets, offsets)
+    left = _symmetric_in_order(B, C, offsets, offsets)[0]
     return left, left
 
 
