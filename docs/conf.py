@@ -5,7 +5,10 @@ import json
 import warnings
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 import mlfm
+from mlfm.reporting.plots.canvas import REST, colour
 
 project = "mlfm"
 author = "The mlfm developers"
@@ -34,7 +37,7 @@ html_copy_source = False
 PAGES = [
     "index", "first_fit", "formulas", "covariates", "missing", "uncertainty", "comparing", "choosing", "scores",
     "reports", "from_r",
-    "model", "covariance", "cholesky", "speed", "cli",
+    "model", "covariance", "cholesky", "lowrank", "speed", "cli",
 ]  # fmt: skip
 html_sidebars = {page: [] for page in PAGES}
 html_theme_options = {"navigation_with_keys": False, "show_toc_level": 2}
@@ -94,6 +97,29 @@ def plots(app):
     selection.plot().savefig(out / "employment-ranks.png", dpi=100)
 
 
+def frobenius_plot(app):
+    """How far the fits of the page on low rank fits are below the truth, from the record of the benchmark."""
+    record = json.loads((HOME.parent / "benchmarks" / "results" / "frobenius.json").read_text(encoding="utf-8"))
+    draws = next(iter(record["tables"].values()))
+    figure = Figure(figsize=(6.5, 3.6), layout="constrained")
+    ax = figure.add_subplot()
+    places = [row["draw"] for row in draws]
+    fits = {"likelihood": "o", "Frobenius, to its end": "D", "Frobenius": "s"}
+    below = {fit: [row["truth"] - row[fit] for row in draws] for fit in fits}
+    ax.hlines(places, below["likelihood"], below["Frobenius"], color=REST, linewidth=1, zorder=1)
+    for number, (fit, marker) in enumerate(fits.items()):
+        ax.scatter(below[fit], places, color=colour(number), marker=marker, s=28, label=fit)
+    ax.invert_yaxis()
+    ax.set_yticks(places)
+    ax.set_xlabel("expected log-likelihood of an observation, below that of the truth")
+    ax.set_ylabel("draw")
+    figure.legend(loc="outside upper center", ncols=len(fits), frameon=False)
+    out = HOME / "generated" / "plots"
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / "frobenius-likelihood.png", dpi=100)
+
+
 def setup(app):
     app.connect("builder-inited", benchmark_tables)
     app.connect("builder-inited", plots)
+    app.connect("builder-inited", frobenius_plot)

@@ -16,7 +16,8 @@ HOME = Path(mlfm.__file__).parent
 # From the ground up. Modules in one row do not use each other.
 ROOMS = [
     ["exceptions", "wording", "arrays", "tiles", "patterns", "seeds", "progress"],
-    ["grouping", "agreement"],
+    ["grouping", "agreement", "spectral"],
+    ["partitioning", "finding"],
     ["hierarchy", "alignment", "standardised", "_kernels"],
     ["ranks", "endog", "covariates", "weights", "warm", "sweep"],
     ["formula", "parameters", "likelihood", "linear", "rotation"],

@@ -7,6 +7,16 @@ Parshakova, Hastie, Darve and Boyd, *Factor Fitting, Rank Allocation, and Partit
 from mlfm.lowrank.allocation import RankAllocation, allocate_ranks
 from mlfm.lowrank.fitting import LowRankFit, fit
 from mlfm.lowrank.matrix import MultilevelMatrix
+from mlfm.lowrank.partitions import Partition, partition
 from mlfm.lowrank.sample import SampleCovariance
 
-__all__ = ["LowRankFit", "MultilevelMatrix", "RankAllocation", "SampleCovariance", "allocate_ranks", "fit"]
+__all__ = [
+    "LowRankFit",
+    "MultilevelMatrix",
+    "Partition",
+    "RankAllocation",
+    "SampleCovariance",
+    "allocate_ranks",
+    "fit",
+    "partition",
+]

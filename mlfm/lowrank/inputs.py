@@ -45,8 +45,8 @@ def source_of(A: Any, rows: Any, cols: Any) -> Source:
     if isinstance(A, LinearOperator):
         return Operator(A, grid, i, j)
     if sparse.issparse(A):
-        return Sparse(_finite_sparse(A)[i][:, j], grid)
-    values = _finite(real_array(A, "A") if isinstance(A, pd.DataFrame) else A, index, columns)
+        return Sparse(finite_sparse(A, "A")[i][:, j], grid)
+    values = finite(real_array(A, "A") if isinstance(A, pd.DataFrame) else A, index, columns, "A")
     return Dense(_reordered(values, i, j), grid)
 
 
@@ -89,7 +89,8 @@ def _order(labels: pd.Index | None, side: Side, name: str) -> Integers:
     return positions(feature_names(labels, features), features, name)[side.order]
 
 
-def _finite(values: Floats, index: pd.Index | None, columns: pd.Index | None) -> Floats:
+def finite(values: Floats, index: pd.Index | None, columns: pd.Index | None, name: str) -> Floats:
+    """The values, or a ValueError that says where they are not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(values.sum()):
             return values
@@ -98,18 +99,18 @@ def _finite(values: Floats, index: pd.Index | None, columns: pd.Index | None) ->
         i, j = (np.flatnonzero(bad.any(axis=axis)) for axis in (1, 0))
         where = (i if index is None else index[i], j if columns is None else columns[j])
         raise ValueError(
-            f"A: {int(bad.sum())} values are missing or infinite, in rows {listing(where[0])} and columns "
+            f"{name}: {int(bad.sum())} values are missing or infinite, in rows {listing(where[0])} and columns "
             f"{listing(where[1])}"
         )
     return values
 
 
-def _finite_sparse(A: Any) -> Any:
+def finite_sparse(A: Any, name: str) -> Any:
     if np.dtype(A.dtype).kind not in "biuf":
-        raise TypeError(f"A: real numbers are needed, not {A.dtype}")
+        raise TypeError(f"{name}: real numbers are needed, not {A.dtype}")
     A = sparse.csr_array(sparse.coo_array(A), dtype=np.float64)  # elements given in parts are summed
     if not np.isfinite(A.data).all():
-        raise ValueError(f"A: {int((~np.isfinite(A.data)).sum())} values are missing or infinite")
+        raise ValueError(f"{name}: {int((~np.isfinite(A.data)).sum())} values are missing or infinite")
     return A
 
 
