@@ -161,3 +161,25 @@ def zoo():
         "fewer observations than features": make_case(balanced, (3, 2, 1), nobs=4),
         "more observations than features": make_case(ragged, (2, 1, 1), nobs=60),
     }
+
+
+def dense_blocks(rows: Hierarchy, cols: Hierarchy, ranks, left, right, diag=None):
+    """B_k C_k' of every block of rows and columns whose groups have one name, level by level, by name."""
+    left, right = np.asarray(left, dtype=float), np.asarray(right, dtype=float)
+    dense = np.zeros((rows.n_features, cols.n_features)) if diag is None else np.diag(np.asarray(diag, dtype=float))
+    first = 0
+    for level, rank in zip(rows.levels, ranks, strict=True):
+        for i, j in blocks_of(rows, cols, level):
+            own = slice(first, first + rank)
+            dense[np.ix_(i, j)] += left[i, own] @ right[j, own].T
+        first += rank
+    return dense
+
+
+def blocks_of(rows: Hierarchy, cols: Hierarchy, level):
+    """Positions of the rows and of the columns of every block of a level, in the users' orders."""
+    theirs = cols.groups(level)
+    return [
+        (rows.features.get_indexer(members), cols.features.get_indexer(theirs[name]))
+        for name, members in rows.groups(level).items()
+    ]

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from mlfm.lowrank.descent import Descent
-from mlfm.lowrank.exchange import exchanges
+from mlfm.lowrank.exchange import Exchange, exchanges
 from mlfm.lowrank.factors import Factors
 from mlfm.lowrank.fitting import LowRankFit, checked_stopping, checked_structure, checked_threads, fitted
 from mlfm.lowrank.grid import Grid
-from mlfm.lowrank.inputs import checked_ranks, largest_rank, source_of
+from mlfm.lowrank.inputs import checked_ranks, largest_rank, refuse_unbounded, source_of
 from mlfm.lowrank.methods import METHODS, Problem
 from mlfm.lowrank.sample import SampleCovariance
 from mlfm.lowrank.sources import Dense, Gram, Source
@@ -63,11 +63,6 @@ class RankAllocation:
         return f"{self.fit}\nsearch          {accepted} of {count(len(self.path), 'trial')} accepted, from {starts}"
 
     __repr__ = __str__
-
-
-class _Found(NamedTuple):
-    descent: Descent
-    method: str
 
 
 def allocate_ranks(
@@ -127,7 +122,7 @@ def allocate_ranks(
 
     Notes
     -----
-    Of a dense matrix, or of data, with more than 1600 rows and columns every second (third, ...) of each takes part in
+    Of a dense matrix, or of data, with 1600 rows and columns or more every second (third, ...) of each takes part in
     the search from the several starts; the search then goes on from the best of the ends with the whole matrix.
 
     References
@@ -142,8 +137,14 @@ def allocate_ranks(
     >>> from mlfm import Hierarchy, lowrank
     >>> x = np.linspace(0, 1, 64)
     >>> A = np.exp(-100 * (x[:, None] - x) ** 2)
-    >>> groups = Hierarchy(pd.DataFrame({"half": x > 0.5, "quarter": np.floor(4 * x - 1e-9)}))
-    >>> print(lowrank.allocate_ranks(A, groups, total=6))
+    >>> groups = Hierarchy(pd.DataFrame({"half": x > 0.5, "quarter": np.minimum(np.floor(4 * x), 3)}))
+    >>> found = lowrank.allocate_ranks(A, groups, total=3)
+    >>> print(found.fit)
+    Multilevel low rank fit of a 64 x 64 matrix (symmetric)
+    ranks           global 0, half 1, quarter 2
+    storage         192 numbers (4.69% of the matrix)
+    relative error  0.2178
+    method          bcd: converged after 3 sweeps
     """
     began = time.perf_counter()
     source = source_of(A, rows, cols)
@@ -156,11 +157,28 @@ def allocate_ranks(
     tol, maxiter = checked_stopping(tol, maxiter)
     begins = _begins(start, wanted, most, source.grid)
     with Workers(checked_threads(n_threads)) as workers, counting_bar(progress, None, "trials") as show:
+        refuse_unbounded(source)
         problem = Problem(source, STRUCTURES[structure], generator(rng), workers)
         search = _Search(problem, bool(diagonal), most, search_tol, began, show)
         factors, method = search.best(begins)
         done = fitted(Descent(problem, METHODS[method], factors), method, structure, tol, maxiter)
     return RankAllocation(done, search.path())
+
+
+class _Stage(NamedTuple):
+    """One start of the search: with one of every so many rows and columns, at the levels that are kept then."""
+
+    start: str
+    every: int
+    kept: tuple[int, ...]
+    waiting: list[int]  # ranks, by level, that do not take part
+
+    def ranks_of_all(self, factors: Factors) -> list[int]:
+        """Ranks of all levels, those that do not take part included."""
+        ranks = list(self.waiting)
+        for level, rank in zip(self.kept, factors.ranks, strict=True):
+            ranks[level] += rank
+        return ranks
 
 
 class _Search:
@@ -187,41 +205,39 @@ class _Search:
         phases = (("bcd", FIRST), (self._then, THEN))
         every = _thinning(self._problem.source)
         ends = {name: self._from(name, ranks, every, phases) for name, ranks in begins.items()}
-        name = min(ends, key=lambda name: ends[name].squares)
+        name = min(ends, key=lambda name: ends[name][0].squares)
+        descent, ranks = ends[name]
         if every == 1:
-            return ends[name].factors, self._then
-        _, kept = self._problem.source.grid.thinned(every)
-        ranks = [0] * len(self._levels)
-        for level, rank in zip(kept, ends[name].factors.ranks, strict=True):
-            ranks[level] = rank
-        return self._from(name, ranks, 1, ((self._then, WHOLE),)).factors, self._then
+            return descent.factors, self._then
+        return self._from(name, ranks, 1, ((self._then, WHOLE),))[0].factors, self._then
 
-    def _from(self, name: str, ranks: Sequence[int], every: int, phases: Sequence[tuple[str, int]]) -> Descent:
-        """The end of the search from some ranks, with every so manieth row and column."""
+    def _from(
+        self, name: str, ranks: Sequence[int], every: int, phases: Sequence[tuple[str, int]]
+    ) -> tuple[Descent, list[int]]:
+        """The end of the search from some ranks, with every so manieth row and column; and its ranks by level."""
         problem, kept = self._problem, tuple(range(len(self._levels)))
         if every > 1:
             grid, kept = problem.source.grid.thinned(every)
             problem = problem._replace(source=_thinnable(problem.source).thinned(grid, every))
-            ranks = _squeezed(ranks, kept)
         grid = problem.source.grid
         most = [min(self._most[level], largest_rank(grid, k)) for k, level in enumerate(kept)]
+        ranks, waiting = _squeezed(ranks, kept, most)
+        stage = _Stage(name, every, kept, waiting)
         descent = Descent(problem, METHODS["bcd"], Factors.nothing(grid, ranks, self._diagonal))
         for method, sweeps in phases:
             descent = Descent(problem, METHODS[method], descent.factors)
             for _ in range(sweeps):
                 descent.step()
-            descent = self._exchanged(descent, most, sweeps, name, kept, every)
-        return descent
+            descent = self._exchanged(descent, most, sweeps, stage)
+        return descent, stage.ranks_of_all(descent.factors)
 
-    def _exchanged(
-        self, descent: Descent, most: Sequence[int], sweeps: int, name: str, kept: tuple[int, ...], every: int
-    ) -> Descent:
+    def _exchanged(self, descent: Descent, most: Sequence[int], sweeps: int, stage: _Stage) -> Descent:
         """Exchanges until no pair that is tried helps, and neither do further sweeps."""
         while True:
             accepted = None
             for trial in exchanges(descent, most, TRIED, sweeps):
                 better = trial.descent.squares < descent.squares * (1 - self._tol)
-                self._record(name, every, kept, trial.more, trial.less, trial.descent, better)
+                self._record(stage, trial, better)
                 if better:
                     accepted = trial.descent
                     break
@@ -234,19 +250,16 @@ class _Search:
             if descent.squares >= before * (1 - 10 * self._tol):
                 return descent
 
-    def _record(
-        self, name: str, every: int, kept: tuple[int, ...], more: int, less: int, descent: Descent, accepted: bool
-    ) -> None:
-        ranks = dict(zip((self._levels[level] for level in kept), descent.factors.ranks, strict=True))
-        error = float(np.sqrt(descent.squares / descent.problem.source.squared_norm))
+    def _record(self, stage: _Stage, trial: Exchange, accepted: bool) -> None:
+        norm = float(np.sqrt(trial.descent.problem.source.squared_norm))
         self._rows.append(
             {
-                "start": name,
-                "thinned": every,
-                "more": self._levels[kept[more]],
-                "less": self._levels[kept[less]],
-                **{level: ranks.get(level, 0) for level in self._levels},  # type: ignore[misc]
-                "relative_error": error,
+                "start": stage.start,
+                "thinned": stage.every,
+                "more": self._levels[stage.kept[trial.more]],
+                "less": self._levels[stage.kept[trial.less]],
+                **dict(zip(self._levels, stage.ranks_of_all(trial.descent.factors), strict=True)),  # type: ignore[arg-type]
+                "relative_error": float(np.sqrt(trial.descent.squares)) / norm if norm else 0.0,
                 "accepted": accepted,
                 "seconds": time.perf_counter() - self._began,
             }
@@ -273,12 +286,18 @@ def _thinning(source: Source) -> int:
     return max(1, min(source.grid.shape) // SMALL)
 
 
-def _squeezed(ranks: Sequence[int], kept: Sequence[int]) -> list[int]:
-    """Ranks of the kept levels; those of a level that is not go to the next coarser one that is."""
-    out = dict.fromkeys(kept, 0)
+def _squeezed(ranks: Sequence[int], kept: Sequence[int], most: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Ranks of the kept levels, and those, by level, for which there is no room there and which have to wait.
+
+    The ranks of a level that is not kept go to the next coarser one that is, as far as it can take them.
+    """
+    room, out, waiting = dict(zip(kept, most, strict=True)), dict.fromkeys(kept, 0), [0] * len(ranks)
     for level, rank in enumerate(ranks):
-        out[max(other for other in kept if other <= level)] += rank
-    return list(out.values())
+        nearest = max(other for other in kept if other <= level)
+        taken = min(rank, room[nearest] - out[nearest])
+        out[nearest] += taken
+        waiting[level] = rank - taken
+    return list(out.values()), waiting
 
 
 def _most(max_rank: Any, grid: Grid) -> tuple[int, ...]:

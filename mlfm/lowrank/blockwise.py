@@ -13,7 +13,7 @@ from mlfm._kernels.blocks import add_expanded, project
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 
-#: Squared length, of the longest, below which a direction is rounding and left out of a basis.
+#: Squared length, of the longest of columns of length one, below which a direction is rounding and left out.
 NOTHING = 1e-14
 
 
@@ -38,10 +38,22 @@ def orthonormal(X: Floats, offsets: Integers) -> Floats:
 
 
 def _halfway(X: Floats, offsets: Integers) -> Floats:
-    squares, V = np.linalg.eigh(products(X, X, offsets))
+    G = products(X, X, offsets)
+    # Columns of length one first: products with a small matrix, or its weak directions, are not rounding.
+    lengths = np.sqrt(np.einsum("kii->ki", G))
+    lengths = np.where(lengths > 0, lengths, 1.0)
+    squares, V = np.linalg.eigh(G / (lengths[:, :, None] * lengths[:, None, :]))
     real = squares > NOTHING * np.maximum(squares[:, -1:], np.finfo(float).tiny)
     T = np.where(real[:, None, :], V / np.sqrt(np.where(real, squares, 1.0))[:, None, :], 0.0)
-    return expanded(X, T[:, :, ::-1], offsets)
+    return expanded(X, T[:, :, ::-1] / lengths[:, :, None], offsets)
+
+
+def is_signed(B: Floats, C: Floats, offsets: Integers) -> bool:
+    """Whether C is B but for a sign of each column of each block, so that every B_k C_k' is symmetric."""
+    if B.shape[1] == 0:
+        return True
+    same, opposite = (np.logical_and.reduceat(signed == C, offsets[:-1], axis=0) for signed in (B, -B))
+    return bool((same | opposite).all())
 
 
 def squared_norms(B: Floats, C: Floats, rows: Integers, columns: Integers) -> Floats:
@@ -50,10 +62,10 @@ def squared_norms(B: Floats, C: Floats, rows: Integers, columns: Integers) -> Fl
     return norms
 
 
-def balanced(B: Floats, C: Floats, rows: Integers, columns: Integers) -> tuple[Floats, Floats, Floats]:
-    """Factors of the same blocks, B_k = U_k S_k^1/2 and C_k = V_k S_k^1/2, and the singular values, decreasing."""
+def balanced(B: Floats, C: Floats, rows: Integers, columns: Integers) -> tuple[Floats, Floats]:
+    """Factors of the same blocks, B_k = U_k S_k^1/2 and C_k = V_k S_k^1/2, singular values decreasing."""
     U, V = orthonormal(B, rows), orthonormal(C, columns)
     core = products(U, B, rows) @ products(V, C, columns).swapaxes(1, 2)
     left, values, right = np.linalg.svd(core)
     roots = np.sqrt(values)[:, None, :]
-    return expanded(U, left * roots, rows), expanded(V, right.swapaxes(1, 2) * roots, columns), values
+    return expanded(U, left * roots, rows), expanded(V, right.swapaxes(1, 2) * roots, columns)

@@ -18,6 +18,8 @@ from mlfm.lowrank.structures import symmetric
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
 
+MIXED = 1e-8  # of columns of one sign, in those of the other, that is no rounding
+
 
 class Descent:
     """Factors on their way down; ``squares`` is the sum of squares of what they leave, infinite before the first sweep.
@@ -74,10 +76,16 @@ def _turned(factors: Factors, before: Factors, signed: bool) -> Factors:
             now, then = _signs(B, C, rows[level]), _signs(P, Q, rows[level])
             M[now[:, :, None] != then[:, None, :]] = 0
         U, _, V = np.linalg.svd(M)
-        left = expanded(B, U @ V, rows[level])
-        right = left if C is B else expanded(C, U @ V, columns[level])
+        T = U @ V
         if signed:
-            other = (np.sort(now, axis=1) != np.sort(then, axis=1)).any(axis=1)
+            apart = now[:, :, None] != then[:, None, :]
+            mixed = np.abs(np.where(apart, T, 0.0)).max(axis=(1, 2)) > MIXED
+            other = mixed | (np.sort(now, axis=1) != np.sort(then, axis=1)).any(axis=1)
+            T = np.where(apart, 0.0, T)
+        left = expanded(B, T, rows[level])
+        right = left if C is B else expanded(C, T, columns[level])
+        if signed:
+            right = left * np.repeat(then, np.diff(rows[level]), axis=0)  # B with signs to the last digit
             unlike = np.repeat(other, np.diff(rows[level]))[:, None]
             left, right = np.where(unlike, B, left), np.where(unlike, C, right)
             before.left[level], before.right[level] = np.where(unlike, B, P), np.where(unlike, C, Q)

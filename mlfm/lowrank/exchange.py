@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlfm.lowrank.blockwise import balanced, squared_norms
+from mlfm.lowrank.blockwise import squared_norms
 from mlfm.lowrank.descent import Descent
 from mlfm.lowrank.factors import Factors
 from mlfm.lowrank.methods import Problem
 from mlfm.lowrank.remainder import Remainder
-from mlfm.lowrank.structures import Step, Structure, general
+from mlfm.lowrank.structures import Step, Structure
 
 
 class Exchange(NamedTuple):
@@ -37,8 +37,8 @@ def weakest(factors: Factors, structure: Structure) -> list[float]:
         if B.shape[1] == 0:
             found.append(np.inf)
             continue
-        if structure.best is general:  # eigenvectors are in order as they are found
-            factors.left[level], factors.right[level], _ = balanced(B, C, rows, columns)
+        # Sweeps with momentum have turned them.
+        factors.left[level], factors.right[level] = structure.ordered(B, C, rows, columns)
         b, c = (np.ascontiguousarray(X[:, -1:]) for X in (factors.left[level], factors.right[level]))
         found.append(float(squared_norms(b, c, rows, columns).sum()))
     return found

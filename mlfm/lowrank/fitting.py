@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from mlfm.covariance import MultilevelCovariance
 from mlfm.exceptions import ConvergenceWarning, warn_caller
+from mlfm.lowrank.blockwise import is_signed
 from mlfm.lowrank.descent import Descent
 from mlfm.lowrank.factors import Factors
-from mlfm.lowrank.inputs import checked_ranks, refuse_asymmetric, source_of
+from mlfm.lowrank.inputs import checked_ranks, refuse_asymmetric, refuse_unbounded, source_of
 from mlfm.lowrank.matrix import MultilevelMatrix
 from mlfm.lowrank.methods import METHODS, Problem
 from mlfm.lowrank.remainder import left_over
@@ -25,11 +26,12 @@ from mlfm.lowrank.structures import STRUCTURES
 from mlfm.ranks import Ranks
 from mlfm.seeds import generator
 from mlfm.sweep import Workers
-from mlfm.wording import count, listing
+from mlfm.wording import count, listing, plain
 
 Floats = NDArray[np.float64]
 
 EXACT = 1e-14  # of the norm: what is left is rounding
+SLOW = 3  # sweeps in a row that have to lower the error by little: one does where momentum is lost and made again
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class LowRankFit:
     method, structure : str
         How it was fitted, and what was asked of the blocks.
     converged : bool
-        Whether the last sweep lowered the error by less than the tolerance.
+        Whether the last sweeps lowered the error by less than the tolerance.
     history : DataFrame
         One row a sweep: ``relative_error``, ``decrease`` (of it, relative to the sweep before), ``seconds`` since the
         start.
@@ -153,10 +155,10 @@ def fit(
         Whether to fit a diagonal as well (rows and columns must have one hierarchy); with "psd" it is kept from
         falling below zero.
     start : LowRankFit or MultilevelMatrix, optional
-        Where to begin (a warm start), on the same hierarchies. Of levels whose rank is smaller now the leading columns
-        are taken; further columns begin at zero.
+        Where to begin (a warm start), on the same hierarchies; its blocks must have the structure. Of levels whose rank
+        is smaller now the columns that explain most are taken; further columns begin at zero.
     tol : float
-        Stop when a sweep lowers the error by less than this, relative to it.
+        Stop when three sweeps in a row each lower the error by less than this, relative to it.
     maxiter : int
         Sweeps at most.
     rng : int or numpy Generator, optional
@@ -199,9 +201,13 @@ def fit(
     >>> from mlfm import Hierarchy, lowrank
     >>> x = np.linspace(0, 1, 64)
     >>> A = np.exp(-100 * (x[:, None] - x) ** 2)
-    >>> halves = Hierarchy(pd.DataFrame({"half": x > 0.5, "quarter": np.floor(4 * x - 1e-9)}))
-    >>> fitted = lowrank.fit(A, halves, ranks=[2, 2, 2])
-    >>> print(fitted)
+    >>> halves = Hierarchy(pd.DataFrame({"half": x > 0.5, "quarter": np.minimum(np.floor(4 * x), 3)}))
+    >>> print(lowrank.fit(A, halves, ranks=[0, 1, 2]))
+    Multilevel low rank fit of a 64 x 64 matrix (symmetric)
+    ranks           global 0, half 1, quarter 2
+    storage         192 numbers (4.69% of the matrix)
+    relative error  0.2178
+    method          bcd: converged after 9 sweeps
     """
     if ranks is None:
         raise TypeError("ranks: needed, one rank for each level of rows")
@@ -221,6 +227,7 @@ def fit(
     if start is not None:
         begin_at(factors, start, structure)
     with Workers(checked_threads(n_threads)) as workers:
+        refuse_unbounded(source)
         problem = Problem(source, STRUCTURES[structure], generator(rng), workers)
         return fitted(Descent(problem, METHODS[method], factors), method, structure, tol, maxiter)
 
@@ -232,12 +239,13 @@ def fitted(descent: Descent, method: str, structure: str, tol: float, maxiter: i
     descent.squares = left_over(source, descent.factors, descent.problem.workers)
     error = float(np.sqrt(descent.squares))
     rows: list[tuple[float, float, float]] = []
-    converged = error <= EXACT * norm
+    converged, slow = error <= EXACT * norm, 0
     while not converged and len(rows) < maxiter:
         descent.step()
         before, error = error, float(np.sqrt(descent.squares))
         rows.append((error / norm, 1 - error / before, time.perf_counter() - began))
-        converged = before - error < tol * before or error <= EXACT * norm
+        slow = slow + 1 if before - error < tol * before else 0
+        converged = slow == SLOW or error <= EXACT * norm
     if not converged:
         warn_caller(
             f"the fit did not converge in {count(maxiter, 'sweep')}: the last one lowered the error by "
@@ -267,14 +275,21 @@ def begin_at(factors: Factors, start: LowRankFit | MultilevelMatrix, structure: 
     mine, theirs = ((side.hierarchy for side in (g.rows, g.columns)) for g in (grid, other))
     if any(a != b for a, b in zip(mine, theirs, strict=True)):
         raise ValueError("start: its hierarchies are not those of this fit")
-    if structure != "general" and isinstance(start, LowRankFit) and start.structure not in (structure, "psd"):
-        raise ValueError(f"start: it was fitted with structure {start.structure!r}, which need not be {structure!r}")
     for level, (B, C) in enumerate(zip(matrix._factors.left, matrix._factors.right, strict=True)):
+        bounds, name = grid.rows.offsets[level], grid.rows.hierarchy.levels[level]
+        alike = {"general": True, "symmetric": grid.square and is_signed(B, C, bounds), "psd": np.array_equal(B, C)}
+        if not alike[structure]:
+            raise ValueError(f"start: its blocks of level {plain(name)} need not be {structure}, as structure asks")
         wanted = factors.left[level].shape[1]
-        both = (np.pad(X[:, :wanted], ((0, 0), (0, max(wanted - X.shape[1], 0)))) for X in (B, C))
-        factors.left[level], factors.right[level] = both
-    if factors.diag is not None and matrix._factors.diag is not None:
-        factors.diag = matrix._factors.diag
+        if wanted < B.shape[1]:
+            B, C = STRUCTURES[structure].ordered(B, C, bounds, grid.columns.offsets[level])
+        left, right = (np.pad(X[:, :wanted], ((0, 0), (0, max(wanted - X.shape[1], 0)))) for X in (B, C))
+        factors.left[level], factors.right[level] = left, left if structure == "psd" else right
+    diag = matrix._factors.diag
+    if factors.diag is not None and diag is not None:
+        if (diag < STRUCTURES[structure].least_diagonal).any():
+            raise ValueError(f"start: its diagonal falls below zero, but structure is {structure!r}")
+        factors.diag = diag
 
 
 def checked_structure(structure: str | None, source: Source, covariance: bool, cols: Any) -> str:

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 
 from mlfm.alignment import positions
 from mlfm.arrays import as_pandas, real_array
-from mlfm.covariance.operator import FrozenOperator
+from mlfm.covariance.operator import FrozenOperator, feature_names
 from mlfm.hierarchy import Hierarchy
 from mlfm.lowrank.grid import Grid, Side
 from mlfm.lowrank.sample import SampleCovariance
@@ -40,7 +40,7 @@ def source_of(A: Any, rows: Any, cols: Any) -> Source:
     grid = _grid(rows, cols, index, columns, A.shape)
     i = _order(index, grid.rows, "rows")
     j = _order(columns, grid.columns, "cols")
-    if isinstance(A, SampleCovariance):
+    if isinstance(A, SampleCovariance) and grid.square:
         return Gram(np.ascontiguousarray(A._Y[i]), A.nobs, grid)
     if isinstance(A, LinearOperator):
         return Operator(A, grid, i, j)
@@ -68,7 +68,8 @@ def _grid(rows: Any, cols: Any, index: pd.Index | None, columns: pd.Index | None
         index = pd.RangeIndex(shape[0]) if index is None else index
         columns = pd.RangeIndex(shape[1]) if columns is None else columns
         rows = Hierarchy(index)
-        cols = None if columns.equals(index) else Hierarchy(columns)
+        # The same labels in another order are the same features.
+        cols = None if len(index) == len(columns) and columns.isin(index).all() else Hierarchy(columns)
     grid = Grid.of(rows, rows if cols is None else cols)
     if grid.shape != shape:
         how = (
@@ -84,7 +85,8 @@ def _order(labels: pd.Index | None, side: Side, name: str) -> Integers:
     """Where in A each row (or column) of group order stands."""
     if labels is None:
         return side.order
-    return positions(labels, side.hierarchy.features, name)[side.order]
+    features = side.hierarchy.features
+    return positions(feature_names(labels, features), features, name)[side.order]
 
 
 def finite(values: Floats, index: pd.Index | None, columns: pd.Index | None, name: str) -> Floats:
@@ -106,7 +108,7 @@ def finite(values: Floats, index: pd.Index | None, columns: pd.Index | None, nam
 def finite_sparse(A: Any, name: str) -> Any:
     if np.dtype(A.dtype).kind not in "biuf":
         raise TypeError(f"{name}: real numbers are needed, not {A.dtype}")
-    A = sparse.csr_array(A, dtype=np.float64)
+    A = sparse.csr_array(sparse.coo_array(A), dtype=np.float64)  # elements given in parts are summed
     if not np.isfinite(A.data).all():
         raise ValueError(f"{name}: {int((~np.isfinite(A.data)).sum())} values are missing or infinite")
     return A
@@ -116,6 +118,16 @@ def _reordered(A: Floats, i: Integers, j: Integers) -> Floats:
     if (i == np.arange(len(i))).all() and (j == np.arange(len(j))).all():
         return A
     return A[i[:, None], j]
+
+
+def refuse_unbounded(source: Source) -> None:
+    """A ValueError where the sum of squares is not finite: products with nan in them, or numbers that are too large."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not np.isfinite(source.squared_norm):
+            raise ValueError(
+                "A: its sum of squares is not finite; some elements are missing, infinite or too large: divide A by a "
+                "number, or look at its products"
+            )
 
 
 def refuse_asymmetric(source: Source) -> None:

@@ -13,6 +13,7 @@ from mlfm.arrays import real_array
 from mlfm.covariance import MultilevelLowRank
 from mlfm.covariance.operator import Axis, FrozenOperator
 from mlfm.hierarchy import Hierarchy
+from mlfm.lowrank.blockwise import is_signed
 from mlfm.lowrank.factors import Factors
 from mlfm.lowrank.grid import Grid
 from mlfm.lowrank.systems import Bordered, Expanded, expanded_form, least_squares
@@ -179,17 +180,22 @@ class MultilevelMatrix(FrozenOperator):
 
     @property
     def storage(self) -> int:
-        """Numbers that it takes to store the matrix: (m + n) r, n r where it is symmetric, and the diagonal."""
+        """Numbers that it takes to store the matrix: (m + n) r, and the diagonal.
+
+        At levels where C is B it is n r_l, and where C is B with a sign for each column of each block n r_l and the
+        signs.
+        """
         m, n = self.shape
         total = 0 if self._factors.diag is None else n
         for level, (B, C) in enumerate(zip(*self._sides(), strict=True)):
             rank = B.shape[1]
-            if B is C:
-                total += n * rank
-            elif self._factors.grid.square and np.array_equal(np.abs(B), np.abs(C)):  # C is B with signs
-                total += (n + self._factors.grid.n_blocks(level)) * rank
-            else:
+            bounds = self._factors.grid.rows.offsets[level]
+            if not self._factors.grid.square or not is_signed(B, C, bounds):
                 total += (m + n) * rank
+            elif np.array_equal(B, C):
+                total += n * rank
+            else:
+                total += (n + self._factors.grid.n_blocks(level)) * rank
         return total
 
     # Products

@@ -236,6 +236,8 @@ class Operator:
         m, n = self.grid.shape
         total, diagonal = 0.0, np.zeros(n)
         together = max(1, ROOM // max(m, n))
+        partner = np.empty(n, dtype=np.intp)  # where in A the row stands that is the feature of each column
+        partner[self._columns] = self._rows if m == n else 0
         for start in range(0, n, together):
             stop = min(start + together, n)
             identity = np.zeros((n, stop - start))
@@ -243,7 +245,7 @@ class Operator:
             columns = np.asarray(self._A.matmat(identity), dtype=np.float64)
             total += float(np.vdot(columns, columns))
             if m == n:
-                diagonal[start:stop] = columns[np.arange(start, stop), np.arange(stop - start)]
+                diagonal[start:stop] = columns[partner[start:stop], np.arange(stop - start)]
         return total, diagonal[self._columns]
 
 

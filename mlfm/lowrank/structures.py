@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm.lowrank.blockwise import expanded, orthonormal, products
+from mlfm.lowrank.blockwise import balanced, expanded, orthonormal, products
 from mlfm.lowrank.remainder import Remainder
 
 Floats = NDArray[np.float64]
@@ -33,12 +33,14 @@ class Step(NamedTuple):
 
 
 class Structure(NamedTuple):
-    """What blocks may be: the step that makes the best of them, and the least that an element of the diagonal may be.
+    """What blocks may be: the step that makes the best of them, the order of their columns, and a least diagonal.
 
-    The step is made from what the others leave, the level's factors so far, and random numbers.
+    The step is made from what the others leave, the level's factors so far, and random numbers. In order, orthogonal
+    columns of every block stand by what they explain: the first few of them are the best of their number.
     """
 
     best: Callable[[Remainder, Floats, Floats, np.random.Generator], Step]
+    ordered: Callable[[Floats, Floats, Integers, Integers], tuple[Floats, Floats]]
     least_diagonal: float
 
 
@@ -77,10 +79,25 @@ def positive(rest: Remainder, B: Floats, C: Floats, rng: np.random.Generator) ->
     return Step(left, left, float((values**2).sum()))
 
 
+def _symmetric_in_order(B: Floats, C: Floats, offsets: Integers, _: Integers) -> tuple[Floats, Floats]:
+    """Eigenvectors of every B_k C_k', by absolute eigenvalue."""
+    U = orthonormal(B, offsets)
+    core = products(U, B, offsets) @ products(U, C, offsets).swapaxes(1, 2)
+    eigenvalues, vectors = np.linalg.eigh((core + core.swapaxes(1, 2)) / 2)
+    values, E = _leading(eigenvalues, vectors, np.abs(eigenvalues), B.shape[1])
+    left = expanded(U, E @ _diagonal(np.sqrt(np.abs(values))), offsets)
+    return left, expanded(left, _diagonal(np.sign(values)), offsets)
+
+
+def _positive_in_order(B: Floats, C: Floats, offsets: Integers, _: Integers) -> tuple[Floats, Floats]:
+    left = _symmetric_in_order(B, C, offsets, offsets)[0]
+    return left, left
+
+
 STRUCTURES = {
-    "general": Structure(general, -np.inf),
-    "symmetric": Structure(symmetric, -np.inf),
-    "psd": Structure(positive, 0.0),
+    "general": Structure(general, balanced, -np.inf),
+    "symmetric": Structure(symmetric, _symmetric_in_order, -np.inf),
+    "psd": Structure(positive, _positive_in_order, 0.0),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from mlfm.lowrank.factors import Factors
 Floats = NDArray[np.float64]
 
 HALF = 1e-8  # of the right-hand side, that a residual may be before there is a warning
+#: Of a vector, that may be lost when it is multiplied by the matrix and solved for again: all of it comes back in
+#: another way where the matrix is singular, whether or not a pivot is exactly zero.
+LOST, SOME = 0.1, 1e-5
 
 
 class Expanded(NamedTuple):
@@ -57,15 +61,14 @@ class Bordered:
         )
         self._factors, self._n = factors, n
         self._solver = _factorised(whole)
-        if self._solver is None:
+        if self._solver is None or not _lost(factors, self._refined) < LOST:
             raise np.linalg.LinAlgError(
                 "the matrix is singular; lstsq() finds the shortest of the vectors that come closest"
             )
 
     def solve(self, right: Floats) -> Floats:
         """x of M x = right, with one step of refinement."""
-        x = self._once(right)
-        x = x + self._once(self._residual(x, right))
+        x = self._refined(right)
         left_over = np.linalg.norm(self._residual(x, right), axis=0)
         if not (left_over <= HALF * np.linalg.norm(right, axis=0)).all():
             warn_caller(
@@ -76,9 +79,13 @@ class Bordered:
             )
         return x
 
+    def _refined(self, right: Floats) -> Floats:
+        x = self._once(right)
+        return x + self._once(self._residual(x, right))
+
     def _once(self, right: Floats) -> Floats:
         zeros = np.zeros((self._solver.shape[0] - self._n, right.shape[1]))
-        return np.asarray(self._solver.solve(np.vstack([right, zeros]))[: self._n])
+        return np.ascontiguousarray(self._solver.solve(np.vstack([right, zeros]))[: self._n])
 
     def _residual(self, x: Floats, right: Floats) -> Floats:
         out = right.copy()
@@ -94,6 +101,14 @@ def _factorised(matrix: Any) -> Any:
             return splu(matrix)
         except (RuntimeError, MatrixRankWarning):
             return None
+
+
+def _lost(factors: Factors, solve: Callable[[Floats], Floats]) -> float:
+    """How far a vector is from what is solved for from its product, relative to it."""
+    x = np.random.default_rng(0).standard_normal((factors.grid.shape[1], 1))
+    product = np.zeros((factors.grid.shape[0], 1))
+    factors.subtract(0, x, product)
+    return float(np.linalg.norm(solve(-product) - x) / np.linalg.norm(x))
 
 
 def least_squares(factors: Factors, right: Floats) -> Floats:
@@ -115,11 +130,16 @@ def least_squares(factors: Factors, right: Floats) -> Floats:
             format="csc",
         )
         solver = _factorised(whole)
-        if solver is not None:
+
+        def solve(right: Floats) -> Floats:
             known = np.vstack([right, np.zeros((n + 2 * s, right.shape[1]))])
             unknown = solver.solve(known)
             unknown += solver.solve(known - whole @ unknown)
-            x = np.asarray(unknown[m : m + n])
+            return np.ascontiguousarray(unknown[m : m + n])
+
+        # Where the rank is not full one of many solutions comes out, and not the shortest.
+        if solver is not None and _lost(factors, solve) < SOME:
+            x = solve(right)
             if _is_stationary(factors, x, right):
                 return x
     return np.stack([_shortest(factors, b) for b in right.T], axis=1)
