@@ -76,7 +76,7 @@ def matrix_rows(title, A, total, affinities):
     yield row(title, "low rank, diagonal", fitted.relative_error, paper[1], 0, seconds, total, "")
     for name, affinity in affinities.items():
         groups, cutting = timed(lowrank.partition, A, affinity=affinity(A))
-        found, seconds = timed(lowrank.allocate_ranks, A, *groups, total)
+        found, seconds = timed(lowrank.allocate_ranks, A, *groups, total, tol=1e-5)
         ranks = ", ".join(str(rank) for rank in found.ranks if rank)
         yield row(
             title,

@@ -24,7 +24,7 @@ from mlfm.progress import counting_bar
 from mlfm.ranks import Ranks, ranks_by_level
 from mlfm.seeds import generator
 from mlfm.sweep import Workers
-from mlfm.wording import count, listing, plain
+from mlfm.wording import listing, plain
 
 STARTS = ("uniform", "bottom", "top")
 TRIED = 5  # pairs of levels that promise most
@@ -58,9 +58,7 @@ class RankAllocation:
         return self.fit.ranks
 
     def __str__(self) -> str:
-        accepted = int(self.path["accepted"].sum())
-        starts = listing(dict.fromkeys(self.path["start"]), show=str)
-        return f"{self.fit}\nsearch          {accepted} of {count(len(self.path), 'trial')} accepted, from {starts}"
+        return f"{self.fit}\nsearch          from {listing(dict.fromkeys(self.path['start']), show=str)}"
 
     __repr__ = __str__
 
@@ -144,7 +142,7 @@ def allocate_ranks(
     ranks           global 0, half 1, quarter 2
     storage         192 numbers (4.69% of the matrix)
     relative error  0.2178
-    method          bcd: converged after 3 sweeps
+    method          bcd, converged
     """
     began = time.perf_counter()
     source = source_of(A, rows, cols)

@@ -105,7 +105,7 @@ class LowRankFit:
                 f"ranks           {ranks}{diagonal}",
                 f"storage         {self.matrix.storage:,} numbers ({self.matrix.storage / (m * n):.2%} of the matrix)",
                 f"relative error  {self.relative_error:.4f}",
-                f"method          {self.method}: {state} after {count(len(self.history), 'sweep')}",
+                f"method          {self.method}, {state}",
             ]
         )
 
@@ -207,7 +207,7 @@ def fit(
     ranks           global 0, half 1, quarter 2
     storage         192 numbers (4.69% of the matrix)
     relative error  0.2178
-    method          bcd: converged after 9 sweeps
+    method          bcd, converged
     """
     if ranks is None:
         raise TypeError("ranks: needed, one rank for each level of rows")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.sparse.csgraph import structural_rank
 from scipy.sparse.linalg import LinearOperator, MatrixRankWarning, lsmr, splu
 
 from mlfm.exceptions import ConditionWarning, warn_caller
@@ -94,7 +95,9 @@ class Bordered:
 
 
 def _factorised(matrix: Any) -> Any:
-    """SciPy's LU factors, or None where the matrix is singular."""
+    """SciPy's LU factors, or None where the matrix is singular: SuperLU is not asked where its pattern says so."""
+    if structural_rank(matrix) < matrix.shape[0]:
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("error", MatrixRankWarning)
         try:
