@@ -31,6 +31,8 @@ TRIED = 5  # pairs of levels that promise most
 #: Sweeps that a trial gets: few while much is to be gained, then more; and of the whole matrix after
 #: a thinned one.
 FIRST, THEN, WHOLE = 2, 6, 4
+#: Rows and columns up to which sweeps cost next to nothing, and a trial gets so many times as many.
+FEW, MORE = 256, 4
 #: Rows and columns up to which all of the matrix takes part in the search from every start.
 SMALL = 800
 
@@ -47,10 +49,13 @@ class RankAllocation:
         One row a trial: ``start``; ``thinned``, of how many rows (and columns) one took part; ``more`` and ``less``,
         the levels between which a rank was exchanged; the ranks, a column a level; ``relative_error`` after the
         trial's few sweeps; ``accepted``; ``seconds`` since the start.
+    starts : tuple of str
+        Where the search began.
     """
 
     fit: LowRankFit
     path: pd.DataFrame
+    starts: tuple[str, ...]
 
     @property
     def ranks(self) -> pd.Series:
@@ -58,7 +63,7 @@ class RankAllocation:
         return self.fit.ranks
 
     def __str__(self) -> str:
-        return f"{self.fit}\nsearch          from {listing(dict.fromkeys(self.path['start']), show=str)}"
+        return f"{self.fit}\nsearch          from {listing(self.starts, show=str)}"
 
     __repr__ = __str__
 
@@ -160,7 +165,11 @@ def allocate_ranks(
         search = _Search(problem, bool(diagonal), most, search_tol, began, show)
         factors, method = search.best(begins)
         done = fitted(Descent(problem, METHODS[method], factors), method, structure, tol, maxiter)
-    return RankAllocation(done, search.path())
+        if _thinning(source) == 1:  # what the search went through can be a worse place to begin at than nothing
+            nothing = Factors.nothing(source.grid, factors.ranks, bool(diagonal))
+            again = fitted(Descent(problem, METHODS["bcd"], nothing), "bcd", structure, tol, maxiter)
+            done = min(done, again, key=lambda end: end.error)
+    return RankAllocation(done, search.path(), tuple(begins))
 
 
 class _Stage(NamedTuple):
@@ -200,7 +209,8 @@ class _Search:
 
     def best(self, begins: Mapping[str, Sequence[int]]) -> tuple[Factors, str]:
         """The factors at the best of the ends, and the method that was used last."""
-        phases = (("bcd", FIRST), (self._then, THEN))
+        more = MORE if max(self._problem.source.grid.shape) <= FEW else 1
+        phases = (("bcd", more * FIRST), (self._then, more * THEN))
         every = _thinning(self._problem.source)
         ends = {name: self._from(name, ranks, every, phases) for name, ranks in begins.items()}
         name = min(ends, key=lambda name: ends[name][0].squares)
