@@ -258,7 +258,7 @@ class Hierarchy:
         n_levels: int | None = None,
         *,
         n_groups: Sequence[int] | None = None,
-        ranks: int | Sequence[int] = 1,
+        ranks: int | Sequence[int] = 0,
         method: str = "spectral",
         balanced: bool = False,
         levels: Sequence[Hashable] | None = None,
@@ -266,10 +266,10 @@ class Hierarchy:
     ) -> Hierarchy:
         """A hierarchy found in the data: features that go together, beyond what coarser groups share.
 
-        From the top down. The leading principal components of each group are taken out; what is left is cut in two
-        where squared covariances are small across the cut, by the second eigenvector of the normalised Laplacian, and
-        features are moved as long as that lowers the normalised cut. Of several groups the one that is cut best comes
-        first, until there are as many as asked for, and features then move between all parts of a group.
+        From the top down. If asked for, the leading principal components of each group are taken out; what is left is
+        cut in two where squared covariances are small across the cut, by the second eigenvector of the normalised
+        Laplacian, and features are moved as long as that lowers the normalised cut. Of several groups the one that is
+        cut best comes first, until there are as many as asked for, and features then move between all parts of a group.
 
         It is a heuristic: compare what it finds by :func:`mlfm.compare` on held-out observations with other groups,
         and with none. Groups found in the same data make the fit look better than it is.
@@ -285,7 +285,8 @@ class Hierarchy:
             Number of groups at each level below the global one, coarse to fine, increasing.
         ranks : int or sequence of int
             Components taken out of each group before it is cut: one number, or one a level from the global one on.
-            About as many as the factors that the level is thought to have.
+            About as many as the level has factors, where these hide the groups below. It is no help where they do
+            not: on the data sets that come with mlfm known groups agree better with those found with none taken out.
         method : {"spectral"}
         balanced : bool
             Whether groups are cut into halves of one size, the largest group first, and only swaps are made.
@@ -323,13 +324,13 @@ class Hierarchy:
         >>> found
         Hierarchy of 24 features: global (1 group) > level_2 (5 groups)
         global (24)
-        ├─ 1 (3)
-        ├─ 2 (7)
+        ├─ 1 (7)
+        ├─ 2 (4)
         ├─ 3 (4)
-        ├─ 4 (5)
+        ├─ 4 (4)
         └─ 5 (5)
         >>> round(float(found.agreement(data.groups).loc["level_2", "ability"]), 2)
-        0.54
+        0.77
         """
         endog = as_pandas(endog)
         values = real_array(endog, "endog")
