@@ -5,10 +5,11 @@ from its first feature. The compressed loadings F hold, in row j, the loadings o
 path. Y is stored feature by feature (n x N). Sections and symbols are those of the documentation page "the model".
 """
 
+from libc.math cimport sqrt
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
-from mlfm._kernels._blas cimport blas_int, gemm, invert_lower, mirror_lower, narrow, solve_lower_right
+from mlfm._kernels._blas cimport blas_int, cholesky, gemm, invert_lower, mirror_lower, narrow, solve_lower_right
 from mlfm._kernels._tiles cimport (
     Block, Room, add_factors, add_moments, add_products, block_of, close_room, cross_moments, gradient_rows, leaf_of,
     matrix, open_room, real, scale_rows, second_moments, square_factors, stack, tile_of,
@@ -310,3 +311,56 @@ def take_from_ancestors(
             if o > 0 and c > 0 and offsets[k + 1] > a:
                 gemm(False, False, <blas_int> (offsets[k + 1] - a), c, o, -1.0, &X[a, c], r, &G[k, 0, 0], c, 1.0,
                      &X[a, 0], r)
+
+
+def regress(
+    const double[:, :, ::1] G,          # IN     k x r x r
+    double ridge,                       # IN
+    const Py_ssize_t[::1] offsets,      # IN     k + 1
+    double[:, ::1] X,                   # INOUT  n x r
+):
+    """X_g <- X_g (G_g + ridge diag(G_g))^-1 of every group: coefficients, where X_g is a product with what G_g is the
+    Gram matrix of. Of a column of zeros there the coefficients are multiplied by 1 / ridge.
+    """
+    cdef blas_int r = narrow(X.shape[1]), rows
+    cdef Py_ssize_t g, a, i, j
+    cdef blas_int failed = 0
+    cdef double *square
+    cdef double *scale
+    if r == 0:
+        return
+    square = <double *> malloc(<size_t> (r * r) * sizeof(double))
+    scale = <double *> malloc(<size_t> r * sizeof(double))
+    try:
+        if square == NULL or scale == NULL:
+            raise MemoryError
+        with nogil:
+            for g in range(offsets.shape[0] - 1):
+                a = offsets[g]
+                rows = <blas_int> (offsets[g + 1] - a)
+                if rows == 0:
+                    continue
+                for i in range(r):
+                    scale[i] = 1.0 / sqrt(G[g, i, i]) if G[g, i, i] > 0.0 else 1.0
+                    for j in range(i):
+                        square[i * r + j] = scale[i] * scale[j] * G[g, i, j]
+                    square[i * r + i] = scale[i] * scale[i] * G[g, i, i] + ridge
+                failed = cholesky(r, square, r)
+                if failed != 0:
+                    break
+                scale_columns(rows, r, scale, &X[a, 0])
+                solve_lower_right(True, rows, r, 1.0, square, r, &X[a, 0], r)
+                solve_lower_right(False, rows, r, 1.0, square, r, &X[a, 0], r)
+                scale_columns(rows, r, scale, &X[a, 0])
+    finally:
+        free(square)
+        free(scale)
+    if failed != 0:
+        raise FloatingPointError("a Gram matrix is not positive definite: it holds numbers that are not finite")
+
+
+cdef void scale_columns(Py_ssize_t rows, Py_ssize_t r, const double *scale, double *X) noexcept nogil:
+    cdef Py_ssize_t i, j
+    for i in range(rows):
+        for j in range(r):
+            X[i * r + j] = X[i * r + j] * scale[j]

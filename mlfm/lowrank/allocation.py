@@ -20,6 +20,7 @@ from mlfm.lowrank.methods import METHODS, Problem
 from mlfm.lowrank.sample import SampleCovariance
 from mlfm.lowrank.sources import Dense, Gram, Source
 from mlfm.lowrank.structures import STRUCTURES
+from mlfm.lowrank.thinning import prolong
 from mlfm.progress import counting_bar
 from mlfm.ranks import Ranks, ranks_by_level
 from mlfm.seeds import generator
@@ -30,7 +31,9 @@ STARTS = ("uniform", "bottom", "top")
 TRIED = 5  # pairs of levels that promise most
 #: Sweeps that a trial gets: few while much is to be gained, then more; and of the whole matrix after
 #: a thinned one.
-FIRST, THEN, WHOLE = 2, 6, 4
+FIRST, THEN, WHOLE = 4, 12, 6
+#: Sweeps of each end, after which exchanges are tried again, and how often at most.
+LAST, ROUNDS = 30, 5
 #: Rows and columns up to which sweeps cost next to nothing, and a trial gets so many times as many.
 FEW, MORE = 256, 4
 #: Rows and columns up to which all of the matrix takes part in the search from every start.
@@ -163,22 +166,25 @@ def allocate_ranks(
         refuse_unbounded(source)
         problem = Problem(source, STRUCTURES[structure], generator(rng), workers)
         search = _Search(problem, bool(diagonal), most, search_tol, began, show)
-        factors, method = search.best(begins)
-        done = fitted(Descent(problem, METHODS[method], factors), method, structure, tol, maxiter)
+        factors = search.best(begins)
+        sweep = METHODS[search.method]
+        done = fitted(Descent(problem, sweep, factors), search.method, structure, tol, maxiter)
         if _thinning(source) == 1:  # what the search went through can be a worse place to begin at than nothing
             nothing = Factors.nothing(source.grid, factors.ranks, bool(diagonal))
-            again = fitted(Descent(problem, METHODS["bcd"], nothing), "bcd", structure, tol, maxiter)
+            again = fitted(Descent(problem, sweep, nothing), search.method, structure, tol, maxiter)
             done = min(done, again, key=lambda end: end.error)
     return RankAllocation(done, search.path(), tuple(begins))
 
 
 class _Stage(NamedTuple):
-    """One start of the search: with one of every so many rows and columns, at the levels that are kept then."""
+    """The search from one start: with one of every so many rows and columns, at the levels that are kept then."""
 
     start: str
     every: int
     kept: tuple[int, ...]
-    waiting: list[int]  # ranks, by level, that do not take part
+    problem: Problem
+    most: list[int]
+    waiting: list[int]  # ranks, of all levels, that do not take part
 
     def ranks_of_all(self, factors: Factors) -> list[int]:
         """Ranks of all levels, those that do not take part included."""
@@ -204,46 +210,62 @@ class _Search:
         self._began, self._show = began, show
         self._levels = problem.source.grid.rows.hierarchy.levels
         self._rows: list[dict[str, Any]] = []
-        # Least squares of all levels together goes further, but only where blocks may be anything.
-        self._then = "als" if problem.structure is STRUCTURES["general"] else "bcd"
+        # Least squares of all levels together goes further and is quicker, but only where blocks may be anything.
+        self.method = "als" if problem.structure is STRUCTURES["general"] else "bcd"
 
-    def best(self, begins: Mapping[str, Sequence[int]]) -> tuple[Factors, str]:
-        """The factors at the best of the ends, and the method that was used last."""
+    def best(self, begins: Mapping[str, Sequence[int]]) -> Factors:
+        """The factors at the best of the ends."""
         more = MORE if max(self._problem.source.grid.shape) <= FEW else 1
-        phases = (("bcd", more * FIRST), (self._then, more * THEN))
+        phases = (more * FIRST, more * THEN)
         every = _thinning(self._problem.source)
-        ends = {name: self._from(name, ranks, every, phases) for name, ranks in begins.items()}
-        name = min(ends, key=lambda name: ends[name][0].squares)
-        descent, ranks = ends[name]
+        ends = {}
+        for name, ranks in begins.items():
+            stage, kept_ranks = self._stage(name, ranks, every)
+            begin = Factors.nothing(stage.problem.source.grid, kept_ranks, self._diagonal)
+            ends[name] = stage, self._searched(stage, begin, phases, ROUNDS)
+        stage, descent = min(ends.values(), key=lambda end: end[1].squares)
         if every == 1:
-            return descent.factors, self._then
-        return self._from(name, ranks, 1, ((self._then, WHOLE),))[0].factors, self._then
+            return descent.factors
+        ranks = stage.ranks_of_all(descent.factors)
+        begin = Factors.nothing(self._problem.source.grid, ranks, self._diagonal)
+        if self.method == "als":
+            prolong(descent.factors, stage.kept, begin, _thinnable(self._problem.source), every, self._problem.workers)
+        whole, _ = self._stage(stage.start, ranks, 1)
+        return self._searched(whole, begin, (WHOLE,), 0).factors
 
-    def _from(
-        self, name: str, ranks: Sequence[int], every: int, phases: Sequence[tuple[str, int]]
-    ) -> tuple[Descent, list[int]]:
-        """The end of the search from some ranks, with every so manieth row and column; and its ranks by level."""
+    def _stage(self, name: str, ranks: Sequence[int], every: int) -> tuple[_Stage, list[int]]:
+        """One start with every so manieth row and column, and its ranks there."""
         problem, kept = self._problem, tuple(range(len(self._levels)))
         if every > 1:
             grid, kept = problem.source.grid.thinned(every)
             problem = problem._replace(source=_thinnable(problem.source).thinned(grid, every))
-        grid = problem.source.grid
-        most = [min(self._most[level], largest_rank(grid, k)) for k, level in enumerate(kept)]
-        ranks, waiting = _squeezed(ranks, kept, most)
-        stage = _Stage(name, every, kept, waiting)
-        descent = Descent(problem, METHODS["bcd"], Factors.nothing(grid, ranks, self._diagonal))
-        for method, sweeps in phases:
-            descent = Descent(problem, METHODS[method], descent.factors)
+        most = [min(self._most[level], largest_rank(problem.source.grid, k)) for k, level in enumerate(kept)]
+        kept_ranks, waiting = _squeezed(ranks, kept, most)
+        return _Stage(name, every, kept, problem, most, waiting), kept_ranks
+
+    def _searched(self, stage: _Stage, begin: Factors, phases: Sequence[int], rounds: int) -> Descent:
+        """The end of the search from some factors."""
+        descent = Descent(stage.problem, METHODS[self.method], begin)
+        for sweeps in phases:
             for _ in range(sweeps):
                 descent.step()
-            descent = self._exchanged(descent, most, sweeps, stage)
-        return descent, stage.ranks_of_all(descent.factors)
+            descent = self._exchanged(descent, sweeps, stage)
+        for _ in range(rounds):  # what looked no better from where the fit stood may do so from where it ends
+            for _ in range(LAST):
+                descent.step()
+            ranks = descent.factors.ranks
+            descent = self._exchanged(descent, phases[-1], stage)
+            if descent.factors.ranks == ranks:
+                break
+        return descent
 
-    def _exchanged(self, descent: Descent, most: Sequence[int], sweeps: int, stage: _Stage) -> Descent:
+    def _exchanged(self, descent: Descent, sweeps: int, stage: _Stage) -> Descent:
         """Exchanges until no pair that is tried helps, and neither do further sweeps."""
         while True:
             accepted = None
-            for trial in exchanges(descent, most, TRIED, sweeps):
+            for trial in exchanges(descent, stage.most, TRIED):
+                for _ in range(sweeps):
+                    trial.descent.step()
                 better = trial.descent.squares < descent.squares * (1 - self._tol)
                 self._record(stage, trial, better)
                 if better:
@@ -297,14 +319,16 @@ def _thinning(source: Source) -> int:
 def _squeezed(ranks: Sequence[int], kept: Sequence[int], most: Sequence[int]) -> tuple[list[int], list[int]]:
     """Ranks of the kept levels, and those, by level, for which there is no room there and which have to wait.
 
-    The ranks of a level that is not kept go to the next coarser one that is, as far as it can take them.
+    The ranks of a level that is not kept go to the next coarser ones that are, as far as these can take them.
     """
     room, out, waiting = dict(zip(kept, most, strict=True)), dict.fromkeys(kept, 0), [0] * len(ranks)
     for level, rank in enumerate(ranks):
-        nearest = max(other for other in kept if other <= level)
-        taken = min(rank, room[nearest] - out[nearest])
-        out[nearest] += taken
-        waiting[level] = rank - taken
+        left = rank
+        for other in sorted((other for other in kept if other <= level), reverse=True):
+            taken = min(left, room[other] - out[other])
+            out[other] += taken
+            left -= taken
+        waiting[level] = left
     return list(out.values()), waiting
 
 

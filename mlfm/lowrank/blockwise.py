@@ -56,10 +56,12 @@ def is_signed(B: Floats, C: Floats, offsets: Integers) -> bool:
     return bool((same | opposite).all())
 
 
-def squared_norms(B: Floats, C: Floats, rows: Integers, columns: Integers) -> Floats:
-    """||B_k C_k'||^2 of every block."""
-    norms: Floats = np.einsum("kij,kij->k", products(B, B, rows), products(C, C, columns))
-    return norms
+def evened(B: Floats, C: Floats, rows: Integers, columns: Integers) -> tuple[Floats, Floats]:
+    """Factors of the same blocks of which each column is as long on the left as it is on the right."""
+    left, right = (np.add.reduceat(X * X, offsets[:-1], axis=0) ** 0.25 for X, offsets in ((B, rows), (C, columns)))
+    both = (left > 0) & (right > 0)
+    scale = np.where(both, right, 1.0) / np.where(both, left, 1.0)
+    return B * np.repeat(scale, np.diff(rows), axis=0), C / np.repeat(scale, np.diff(columns), axis=0)
 
 
 def balanced(B: Floats, C: Floats, rows: Integers, columns: Integers) -> tuple[Floats, Floats]:

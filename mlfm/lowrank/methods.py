@@ -6,23 +6,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mlfm._kernels.blocks import add_expanded
-from mlfm.lowrank.blockwise import expanded, products
+from mlfm.lowrank.blockwise import evened
 from mlfm.lowrank.factors import Factors
+from mlfm.lowrank.regression import regress_left
 from mlfm.lowrank.remainder import Remainder, left_over
 from mlfm.lowrank.sources import Source
 from mlfm.lowrank.structures import Structure
 from mlfm.sweep import Workers
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.intp]
-#: Products with the blocks of a level.
-Times = Callable[[int, Floats, Workers], Floats]
-
-NOTHING = 1e-200  # squared length of a column that is no column
-RIDGE = 1e-12  # of the least squares' matrices, which are singular where columns are not needed
 
 
 class Problem(NamedTuple):
@@ -53,17 +44,14 @@ def bcd(problem: Problem, factors: Factors) -> float:
 
 
 def als(problem: Problem, factors: Factors) -> float:
-    """Alternating least squares: all left factors at their best, then all right ones.
-
-    With the right factors fixed, the rows of the matrix that share a path are regressed on one r-column matrix, whose
-    Gram matrix is a sum over the tree (Parshakova, Hastie, Darve and Boyd, section 4).
-    """
+    """Alternating least squares: all left factors at their best, then all right ones."""
     source, workers = problem.source, problem.workers
     _fill(factors, problem.rng)
-    _least_squares(source.times, factors, workers)
+    regress_left(source.times, factors, workers)
     turned = factors.transposed
-    explained = _least_squares(source.transposed_times, turned, workers)
+    explained = regress_left(source.transposed_times, turned, workers)
     factors.right = turned.left
+    _even(factors)
     if factors.diag is None:
         return max(source.squared_norm - explained, 0.0)
     _improve_diagonal(problem, factors)
@@ -87,43 +75,12 @@ def _improve_diagonal(problem: Problem, factors: Factors) -> None:
         factors.diag = np.maximum(wanted, problem.structure.least_diagonal)
 
 
-def _least_squares(times: Times, factors: Factors, workers: Workers) -> float:
-    """All left factors at their best, the right ones and the diagonal held fixed; 2 <A - D, B C'> - ||B C'||^2 then."""
+def _even(factors: Factors) -> None:
+    """Columns of equal length on both sides: left alone, one side would grow, and sums lose digits."""
     rows, columns = factors.grid.rows.offsets, factors.grid.columns.offsets
-    levels = [level for level, rank in enumerate(factors.ranks) if rank]
-    if not levels:
-        return 0.0
-    rights, leaf = [factors.right[level] for level in levels], levels[-1]
-    P = np.hstack([times(level, C, workers) for level, C in zip(levels, rights, strict=True)])
-    if factors.diag is not None:
-        P -= factors.diag[:, None] * np.hstack(rights)
-    G = _path_gram(rights, levels, columns)
-    B = np.hstack([factors.left[level] for level in levels])
-    rest = P.copy()
-    add_expanded(B, G, rows[leaf], -1.0, rest)  # half the gradient
-    # B + (P - B G) G^-1, which is P G^-1; the ridge on the change leaves directions alone that G lacks.
-    squares = np.einsum("kii->ki", G)
-    scale = np.sqrt(np.where(squares > NOTHING, squares, 1.0))
-    scales = scale[:, :, None] * scale[:, None, :]
-    B = B + expanded(rest, np.linalg.inv(G / scales + RIDGE * np.eye(G.shape[1])) / scales, rows[leaf])
-    bounds = np.cumsum([0, *(C.shape[1] for C in rights)])
-    for level, first, last in zip(levels, bounds[:-1], bounds[1:], strict=True):
-        factors.left[level] = np.ascontiguousarray(B[:, first:last])
-    return 2 * float(np.vdot(P, B)) - float(np.vdot(expanded(B, G, rows[leaf]), B))
-
-
-def _path_gram(rights: list[Floats], levels: list[int], offsets: tuple[Integers, ...]) -> Floats:
-    """X_g' X_g for every leaf group g: X_g holds, side by side, the right factors of the blocks on its path."""
-    bounds, leaf = np.cumsum([0, *(C.shape[1] for C in rights)]), levels[-1]
-    first = offsets[leaf][:-1]
-    G = np.empty((len(first), bounds[-1], bounds[-1]))
-    for j, finer in enumerate(levels):
-        node = np.searchsorted(offsets[finer], first, side="right") - 1
-        for i in range(j + 1):
-            of_nodes = products(rights[i], rights[j], offsets[finer])[node]
-            G[:, bounds[i] : bounds[i + 1], bounds[j] : bounds[j + 1]] = of_nodes
-            G[:, bounds[j] : bounds[j + 1], bounds[i] : bounds[i + 1]] = of_nodes.swapaxes(1, 2)
-    return G
+    for level, (B, C) in enumerate(zip(factors.left, factors.right, strict=True)):
+        if B.shape[1]:
+            factors.left[level], factors.right[level] = evened(B, C, rows[level], columns[level])
 
 
 def _fill(factors: Factors, rng: np.random.Generator) -> None:
