@@ -20,7 +20,7 @@ from mlfm.lowrank.methods import METHODS, Problem
 from mlfm.lowrank.sample import SampleCovariance
 from mlfm.lowrank.sources import Dense, Gram, Source
 from mlfm.lowrank.structures import STRUCTURES
-from mlfm.lowrank.thinning import prolong
+from mlfm.lowrank.thinning import prolonged
 from mlfm.progress import counting_bar
 from mlfm.ranks import Ranks, ranks_by_level
 from mlfm.seeds import generator
@@ -29,11 +29,12 @@ from mlfm.wording import listing, plain
 
 STARTS = ("uniform", "bottom", "top")
 TRIED = 5  # pairs of levels that promise most
-#: Sweeps that a trial gets: few while much is to be gained, then more; and of the whole matrix after
-#: a thinned one.
-FIRST, THEN, WHOLE = 4, 12, 6
-#: Sweeps of each end, after which exchanges are tried again, and how often at most.
-LAST, ROUNDS = 30, 5
+#: Sweeps that a trial gets: few while much is to be gained, then more.
+FIRST, THEN = 4, 12
+#: How many times longer than its last step those that a trial has left may become.
+HOPE = 2
+#: Sweeps of each end, after which exchanges are tried again, and how often at most; sweeps of the whole matrix.
+ROUND, ROUNDS, LAST = 30, 5, 60
 #: Rows and columns up to which sweeps cost next to nothing, and a trial gets so many times as many.
 FEW, MORE = 256, 4
 #: Rows and columns up to which all of the matrix takes part in the search from every start.
@@ -167,12 +168,7 @@ def allocate_ranks(
         problem = Problem(source, STRUCTURES[structure], generator(rng), workers)
         search = _Search(problem, bool(diagonal), most, search_tol, began, show)
         factors = search.best(begins)
-        sweep = METHODS[search.method]
-        done = fitted(Descent(problem, sweep, factors), search.method, structure, tol, maxiter)
-        if _thinning(source) == 1:  # what the search went through can be a worse place to begin at than nothing
-            nothing = Factors.nothing(source.grid, factors.ranks, bool(diagonal))
-            again = fitted(Descent(problem, sweep, nothing), search.method, structure, tol, maxiter)
-            done = min(done, again, key=lambda end: end.error)
+        done = fitted(Descent(problem, METHODS[search.method], factors), search.method, structure, tol, maxiter)
     return RankAllocation(done, search.path(), tuple(begins))
 
 
@@ -222,16 +218,19 @@ class _Search:
         for name, ranks in begins.items():
             stage, kept_ranks = self._stage(name, ranks, every)
             begin = Factors.nothing(stage.problem.source.grid, kept_ranks, self._diagonal)
-            ends[name] = stage, self._searched(stage, begin, phases, ROUNDS)
+            ends[name] = stage, self._searched(stage, begin, phases)
         stage, descent = min(ends.values(), key=lambda end: end[1].squares)
-        if every == 1:
-            return descent.factors
-        ranks = stage.ranks_of_all(descent.factors)
-        begin = Factors.nothing(self._problem.source.grid, ranks, self._diagonal)
-        if self.method == "als":
-            prolong(descent.factors, stage.kept, begin, _thinnable(self._problem.source), every, self._problem.workers)
-        whole, _ = self._stage(stage.start, ranks, 1)
-        return self._searched(whole, begin, (WHOLE,), 0).factors
+        whole, _ = self._stage(stage.start, stage.ranks_of_all(descent.factors), 1)
+        return self._exchanged(self._of_all(stage, descent.factors), phases[-1], whole).factors
+
+    def _of_all(self, stage: _Stage, end: Factors) -> Descent:
+        """The whole matrix, from the end of a search or from nothing: what it went through can be a worse begin."""
+        ranks, sweep = stage.ranks_of_all(end), METHODS[self.method]
+        if stage.every > 1:
+            end = prolonged(self._problem, end, stage.kept, stage.every, ranks)
+        nothing = Factors.nothing(self._problem.source.grid, ranks, self._diagonal)
+        last = [_swept(Descent(self._problem, sweep, begin), LAST) for begin in (end, nothing)]
+        return min(last, key=lambda descent: descent.squares)
 
     def _stage(self, name: str, ranks: Sequence[int], every: int) -> tuple[_Stage, list[int]]:
         """One start with every so manieth row and column, and its ranks there."""
@@ -243,18 +242,14 @@ class _Search:
         kept_ranks, waiting = _squeezed(ranks, kept, most)
         return _Stage(name, every, kept, problem, most, waiting), kept_ranks
 
-    def _searched(self, stage: _Stage, begin: Factors, phases: Sequence[int], rounds: int) -> Descent:
+    def _searched(self, stage: _Stage, begin: Factors, phases: Sequence[int]) -> Descent:
         """The end of the search from some factors."""
         descent = Descent(stage.problem, METHODS[self.method], begin)
         for sweeps in phases:
-            for _ in range(sweeps):
-                descent.step()
-            descent = self._exchanged(descent, sweeps, stage)
-        for _ in range(rounds):  # what looked no better from where the fit stood may do so from where it ends
-            for _ in range(LAST):
-                descent.step()
+            descent = self._exchanged(_swept(descent, sweeps), sweeps, stage)
+        for _ in range(ROUNDS):  # what looked no better from where the fit stood may do so from where it ends
             ranks = descent.factors.ranks
-            descent = self._exchanged(descent, phases[-1], stage)
+            descent = self._exchanged(_swept(descent, ROUND), phases[-1], stage)
             if descent.factors.ranks == ranks:
                 break
         return descent
@@ -262,11 +257,9 @@ class _Search:
     def _exchanged(self, descent: Descent, sweeps: int, stage: _Stage) -> Descent:
         """Exchanges until no pair that is tried helps, and neither do further sweeps."""
         while True:
-            accepted = None
+            goal, accepted = descent.squares * (1 - self._tol), None
             for trial in exchanges(descent, stage.most, TRIED):
-                for _ in range(sweeps):
-                    trial.descent.step()
-                better = trial.descent.squares < descent.squares * (1 - self._tol)
+                better = _swept(trial.descent, sweeps, goal).squares < goal
                 self._record(stage, trial, better)
                 if better:
                     accepted = trial.descent
@@ -275,9 +268,7 @@ class _Search:
                 descent = accepted
                 continue
             before = descent.squares
-            for _ in range(sweeps):
-                descent.step()
-            if descent.squares >= before * (1 - 10 * self._tol):
+            if _swept(descent, sweeps).squares >= before * (1 - 10 * self._tol):
                 return descent
 
     def _record(self, stage: _Stage, trial: Exchange, accepted: bool) -> None:
@@ -302,6 +293,16 @@ class _Search:
         frame = pd.DataFrame(self._rows, columns=pd.Index(names, dtype=object))
         frame.index = pd.RangeIndex(1, len(frame) + 1, name="trial")
         return frame
+
+
+def _swept(descent: Descent, sweeps: int, goal: float = np.inf) -> Descent:
+    """After sweeps, or fewer where steps would have to become longer for the others to reach a goal."""
+    for left in reversed(range(sweeps)):
+        before = descent.squares
+        descent.step()
+        if descent.squares - goal > HOPE * left * (before - descent.squares):
+            break
+    return descent
 
 
 def _thinnable(source: Source) -> Dense | Gram:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlfm.lowrank.blockwise import expanded, products
 from mlfm.lowrank.factors import Factors
 from mlfm.lowrank.methods import Problem, Sweep
-from mlfm.lowrank.structures import symmetric
+from mlfm.lowrank.structures import signs, symmetric
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -73,7 +73,7 @@ def _turned(factors: Factors, before: Factors, signed: bool) -> Factors:
         P, Q = before.left[level], before.right[level]
         M = products(B, P, rows[level]) + products(C, Q, columns[level])
         if signed:
-            now, then = _signs(B, C, rows[level]), _signs(P, Q, rows[level])
+            now, then = signs(B, C, rows[level]), signs(P, Q, rows[level])
             M[now[:, :, None] != then[:, None, :]] = 0
         U, _, V = np.linalg.svd(M)
         T = U @ V
@@ -91,8 +91,3 @@ def _turned(factors: Factors, before: Factors, signed: bool) -> Factors:
             before.left[level], before.right[level] = np.where(unlike, B, P), np.where(unlike, C, Q)
         factors.left[level], factors.right[level] = left, right
     return before
-
-
-def _signs(B: Floats, C: Floats, offsets: Integers) -> Floats:
-    """The sign of each block's columns: C is B with signs."""
-    return np.asarray(np.sign(np.add.reduceat(B * C, offsets[:-1], axis=0)))

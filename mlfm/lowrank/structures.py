@@ -101,6 +101,11 @@ STRUCTURES = {
 }
 
 
+def signs(B: Floats, C: Floats, offsets: Integers) -> Floats:
+    """The sign of each block's columns, blocks x rank, where C is B with signs."""
+    return np.asarray(np.sign(np.add.reduceat(B * C, offsets[:-1], axis=0)))
+
+
 def _lacks_directions(C: Floats) -> bool:
     """Whether some column is zero in every block: a first visit, or a column that was added."""
     return bool((np.abs(C).max(axis=0, initial=0.0) == 0).any())

@@ -7,23 +7,34 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlfm.lowrank.factors import Factors
-from mlfm.lowrank.grid import Grid
+from mlfm.lowrank.methods import Problem
 from mlfm.lowrank.regression import regress_left
-from mlfm.lowrank.sources import Dense
-from mlfm.sweep import Workers
+from mlfm.lowrank.structures import STRUCTURES, signs
 
 
-def prolong(thin: Factors, kept: Sequence[int], whole: Factors, source: Dense, every: int, workers: Workers) -> None:
-    """Put into the factors of the kept levels what regression makes of thinned ones: all rows, then all columns."""
-    grid = whole.grid
-    rows = grid.rows.part(slice(None), [grid.rows.offsets[level] for level in kept])
-    tall = Grid(rows, thin.grid.columns)
-    m = len(rows)
-    half = Factors(tall, [np.zeros((m, rank)) for rank in thin.ranks], thin.right, None)
-    some = Dense(np.ascontiguousarray(source.A[:, ::every]), tall)
-    regress_left(some.times, half, workers)
-    for level, B in zip(kept, half.left, strict=True):
-        whole.left[level] = np.pad(B, ((0, 0), (0, whole.left[level].shape[1] - B.shape[1])))
-    turned = whole.transposed
-    regress_left(source.transposed_times, turned, workers)
-    whole.right = turned.left
+def prolonged(problem: Problem, thin: Factors, kept: Sequence[int], every: int, ranks: Sequence[int]) -> Factors:
+    """Factors of all levels, of which the kept ones explain all rows as the thinned ones do some.
+
+    With rows of zeros where there are none, the thinned right factors make a regression on the columns that they know.
+    """
+    grid = problem.source.grid
+    whole = Factors.nothing(grid, ranks, thin.diag is not None)
+    for level, C in zip(kept, thin.right, strict=True):
+        right = np.zeros_like(whole.right[level])
+        right[::every, : C.shape[1]] = C
+        whole.right[level] = right
+    if thin.diag is not None:
+        whole.diag = np.zeros(len(grid.rows))
+        whole.diag[::every] = thin.diag
+    regress_left(problem.source.times, whole, problem.workers)
+    if problem.structure is STRUCTURES["general"]:
+        turned = whole.transposed
+        regress_left(problem.source.transposed_times, turned, problem.workers)
+        whole.right = turned.left
+        return whole
+    whole.right = list(whole.left)
+    for k, (level, B, C) in enumerate(zip(kept, thin.left, thin.right, strict=True)):
+        if C is not B and B.shape[1]:
+            of_blocks = np.pad(signs(B, C, thin.grid.rows.offsets[k]), ((0, 0), (0, ranks[level] - B.shape[1])))
+            whole.right[level] = whole.left[level] * np.repeat(of_blocks, grid.sizes(level)[0], axis=0)
+    return whole
