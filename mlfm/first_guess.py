@@ -200,10 +200,7 @@ def most_by_level(max_rank: int | Mapping[Any, int] | None, model: MultilevelFac
         return tuple(usual)
     if isinstance(max_rank, (Mapping, pd.Series)):
         given = dict(max_rank)
-        try:
-            ranks = ranks_by_level(given, hierarchy)
-        except (TypeError, ValueError) as error:
-            raise type(error)(str(error).replace("ranks", "max_rank", 1)) from None
+        ranks = ranks_by_level(given, hierarchy, "max_rank")
         over = [level for level, rank, top in zip(hierarchy.levels, ranks, can, strict=True) if rank > top]
         if over:
             raise ValueError(

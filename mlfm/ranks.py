@@ -14,22 +14,24 @@ from mlfm.wording import listing
 Ranks = Mapping[Any, int] | Sequence[int]
 
 
-def _whole(rank: Any, level: Hashable) -> int:
+def _whole(rank: Any, level: Hashable, name: str) -> int:
     if isinstance(rank, (bool, np.bool_)) or not np.isscalar(rank):
-        raise TypeError(f"ranks: the rank of level {level!r} must be a whole number, not {rank!r}")
+        raise TypeError(f"{name}: the rank of level {level!r} must be a whole number, not {rank!r}")
     try:
         whole = int(rank)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"ranks: the rank of level {level!r} must be a whole number, not {rank!r}") from None
+        raise TypeError(f"{name}: the rank of level {level!r} must be a whole number, not {rank!r}") from None
     if whole != rank:
-        raise ValueError(f"ranks: the rank of level {level!r} must be a whole number, not {rank!r}")
+        raise ValueError(f"{name}: the rank of level {level!r} must be a whole number, not {rank!r}")
     if whole < 0:
-        raise ValueError(f"ranks: the rank of level {level!r} must not be negative, but is {whole}")
+        raise ValueError(f"{name}: the rank of level {level!r} must not be negative, but is {whole}")
     return whole
 
 
-def ranks_by_level(ranks: Ranks, hierarchy: Hierarchy) -> tuple[int, ...]:
+def ranks_by_level(ranks: Ranks, hierarchy: Hierarchy, name: str = "ranks") -> tuple[int, ...]:
     """One rank a level, global to finest, from a mapping (absent levels have rank 0) or a sequence.
+
+    Errors speak of the argument by its ``name``.
 
     Raises
     ------
@@ -42,20 +44,20 @@ def ranks_by_level(ranks: Ranks, hierarchy: Hierarchy) -> tuple[int, ...]:
     if isinstance(ranks, Mapping):
         unknown = [level for level in ranks if level not in levels]
         if unknown:
-            raise ValueError(f"ranks: unknown level {listing(unknown)}; the levels are {listing(levels, most=20)}")
-        by_level = [_whole(ranks.get(level, 0), level) for level in levels]
+            raise ValueError(f"{name}: unknown level {listing(unknown)}; the levels are {listing(levels, most=20)}")
+        by_level = [_whole(ranks.get(level, 0), level, name) for level in levels]
     elif isinstance(ranks, (str, bytes)) or not isinstance(ranks, (Sequence, np.ndarray)):
         raise TypeError(
-            "ranks must map level names to numbers of factors, or be a sequence of them from global to finest, "
+            f"{name} must map level names to numbers of factors, or be a sequence of them from global to finest, "
             f"not {ranks!r}"
         )
     elif len(ranks) != len(levels):
         raise ValueError(
-            f"ranks: {len(ranks)} numbers for {len(levels)} levels ({listing(levels, most=20)}); "
+            f"{name}: {len(ranks)} numbers for {len(levels)} levels ({listing(levels, most=20)}); "
             "give one a level, global first, or a mapping from level to rank"
         )
     else:
-        by_level = [_whole(rank, level) for rank, level in zip(ranks, levels, strict=True)]
+        by_level = [_whole(rank, level, name) for rank, level in zip(ranks, levels, strict=True)]
     return tuple(by_level)
 
 

@@ -620,3 +620,20 @@ def test_real_data():
     R = np.corrcoef(tests.endog.to_numpy(), rowvar=False)
     np.testing.assert_allclose(both.error, np.linalg.norm(R - both.covariance.to_dense()), rtol=1e-8)
     assert both.error < flat.error
+
+
+@pytest.mark.parametrize("values", [(1.05, -1.0), (-1.05, 1.0), (1.05, 1.0)])
+@pytest.mark.parametrize("structure", ["general", "symmetric", "psd"])
+def test_the_second_best_directions_are_no_end(structure, values):
+    """Eigenvectors of every block, but not the leading ones: products with them lead nowhere else."""
+    rng = np.random.default_rng(0)
+    rows = groups(30, "c", 1)
+    Q = np.linalg.qr(rng.standard_normal((30, 30)))[0]
+    spectrum = np.concatenate([values, np.full(28, 0.1)])
+    A = Q @ np.diag(spectrum) @ Q.T
+    A = (A + A.T) / 2
+    where = {"rows": rows, "cols": rows if structure == "general" else None, "structure": structure}
+    begin = fit((A - values[0] * np.outer(Q[:, 0], Q[:, 0])), ranks=[1, 0, 0], **where)
+    found = fit(A, ranks=[1, 0, 0], start=begin, **where)
+    wanted = max(spectrum) if structure == "psd" else values[0]
+    assert found.error == pytest.approx(np.sqrt((spectrum**2).sum() - wanted**2), rel=1e-6)

@@ -13,7 +13,7 @@ import pandas as pd
 from mlfm.lowrank.descent import Descent
 from mlfm.lowrank.exchange import Exchange, exchanges
 from mlfm.lowrank.factors import Factors
-from mlfm.lowrank.fitting import LowRankFit, checked_stopping, checked_structure, checked_threads, fitted
+from mlfm.lowrank.fitting import LowRankFit, checked_stopping, checked_structure, checked_threads, checked_tol, fitted
 from mlfm.lowrank.grid import Grid
 from mlfm.lowrank.inputs import checked_ranks, largest_rank, refuse_unbounded, source_of
 from mlfm.lowrank.methods import METHODS, Problem
@@ -160,7 +160,7 @@ def allocate_ranks(
         raise ValueError("diagonal: only where rows and columns have one hierarchy; leave cols out, or give cols=rows")
     most = _most(max_rank, source.grid)
     wanted = _checked_total(total, most)
-    search_tol, _ = checked_stopping(search_tol, 0)
+    search_tol = checked_tol(search_tol, "search_tol")
     tol, maxiter = checked_stopping(tol, maxiter)
     begins = _begins(start, wanted, most, source.grid)
     with Workers(checked_threads(n_threads)) as workers, counting_bar(progress, None, "trials") as show:
@@ -343,13 +343,11 @@ def _most(max_rank: Any, grid: Grid) -> tuple[int, ...]:
         if max_rank < 1:
             raise ValueError(f"max_rank must be 1 or more, not {max_rank}")
         given = (int(max_rank),) * grid.n_levels
-    elif isinstance(max_rank, Mapping):
-        unknown = [level for level in max_rank if level not in hierarchy.levels]
-        if unknown:
-            raise ValueError(f"max_rank: unknown level {listing(unknown)}; the levels are {listing(hierarchy.levels)}")
-        given = ranks_by_level([max_rank.get(level, 10**9) for level in hierarchy.levels], hierarchy)
+    elif isinstance(max_rank, (Mapping, pd.Series)):
+        usual = dict(zip(hierarchy.levels, possible, strict=True))
+        given = ranks_by_level({**usual, **dict(max_rank)}, hierarchy, "max_rank")
     else:
-        given = ranks_by_level(max_rank, hierarchy)
+        given = ranks_by_level(max_rank, hierarchy, "max_rank")
     return tuple(min(a, b) for a, b in zip(given, possible, strict=True))
 
 
@@ -368,7 +366,7 @@ def _checked_total(total: Any, most: Sequence[int]) -> int:
 def _begins(start: Any, total: int, most: Sequence[int], grid: Grid) -> dict[str, Sequence[int]]:
     """Ranks to begin at, by name."""
     if start is not None and not isinstance(start, str):
-        ranks = checked_ranks(start, grid)
+        ranks = checked_ranks(start, grid, "start")
         if sum(ranks) != total:
             raise ValueError(f"start: ranks that sum to {sum(ranks)}, but total is {total}")
         over = [level for level, rank in enumerate(ranks) if rank > most[level]]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mlfm.lowrank.blockwise import expanded, products
 from mlfm.lowrank.factors import Factors
-from mlfm.lowrank.methods import Problem, Sweep
+from mlfm.lowrank.methods import Problem, Sweep, bcd_afresh
 from mlfm.lowrank.structures import signs, symmetric
 
 Floats = NDArray[np.float64]
@@ -44,6 +44,13 @@ class Descent:
         self._before = _turned(found, self.factors, self.problem.structure.best is symmetric)
         self.factors, self.squares = found, squares
         self._steps += 1
+
+    def look_afresh(self) -> None:
+        """One sweep that looks for new directions too, if it lowers the sum of squares; momentum is lost then."""
+        found = self.factors.copy()
+        squares = bcd_afresh(self.problem, found)
+        if squares < self.squares:
+            self.factors, self.squares, self._before, self._steps = found, squares, None, 0
 
     def _beyond(self) -> Factors:
         """Factors beyond the last ones, in the direction from those before them."""

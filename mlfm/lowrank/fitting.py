@@ -31,7 +31,7 @@ from mlfm.wording import count, listing, plain
 Floats = NDArray[np.float64]
 
 EXACT = 1e-14  # of the norm: what is left is rounding
-SLOW = 3  # sweeps in a row that have to lower the error by little: one does where momentum is lost and made again
+SLOW = 3  # sweeps in a row that lower the error by little before an end: one does where momentum is lost and made again
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,11 +241,14 @@ def fitted(descent: Descent, method: str, structure: str, tol: float, maxiter: i
     rows: list[tuple[float, float, float]] = []
     converged, slow = error <= EXACT * norm, 0
     while not converged and len(rows) < maxiter:
-        descent.step()
+        if slow < SLOW:
+            descent.step()
+        else:
+            descent.look_afresh()  # before it counts as the end
         before, error = error, float(np.sqrt(descent.squares))
         rows.append((error / norm, 1 - error / before, time.perf_counter() - began))
         slow = slow + 1 if before - error < tol * before else 0
-        converged = slow == SLOW or error <= EXACT * norm
+        converged = slow > SLOW or error <= EXACT * norm
     if not converged:
         warn_caller(
             f"the fit did not converge in {count(maxiter, 'sweep')}: the last one lowered the error by "
@@ -307,11 +310,15 @@ def checked_structure(structure: str | None, source: Source, covariance: bool, c
 
 
 def checked_stopping(tol: Any, maxiter: Any) -> tuple[float, int]:
-    if isinstance(tol, bool) or not isinstance(tol, numbers.Real) or not float(tol) >= 0:
-        raise ValueError(f"tol must be a number, 0 or more, not {tol!r}")
     if isinstance(maxiter, bool) or not isinstance(maxiter, numbers.Integral) or maxiter < 0:
         raise ValueError(f"maxiter must be a whole number, 0 or more, not {maxiter!r}")
-    return float(tol), int(maxiter)
+    return checked_tol(tol), int(maxiter)
+
+
+def checked_tol(tol: Any, argument: str = "tol") -> float:
+    if isinstance(tol, bool) or not isinstance(tol, numbers.Real) or not float(tol) >= 0:
+        raise ValueError(f"{argument} must be a number, 0 or more, not {tol!r}")
+    return float(tol)
 
 
 def checked_threads(n_threads: Any) -> int | None:

@@ -144,14 +144,14 @@ def refuse_asymmetric(source: Source) -> None:
         )
 
 
-def checked_ranks(ranks: Ranks, grid: Grid) -> tuple[int, ...]:
+def checked_ranks(ranks: Ranks, grid: Grid, argument: str = "ranks") -> tuple[int, ...]:
     """Ranks by level, which must fit the blocks."""
-    by_level = ranks_by_level(ranks, grid.rows.hierarchy)
+    by_level = ranks_by_level(ranks, grid.rows.hierarchy, argument)
     for level, (name, rank) in enumerate(zip(grid.rows.hierarchy.levels, by_level, strict=True)):
         largest = largest_rank(grid, level)
         if rank > largest:
             raise ValueError(
-                f"ranks: level {plain(name)} has rank {rank}, but its largest block has rank {largest} at most"
+                f"{argument}: level {plain(name)} has rank {rank}, but its largest block has rank {largest} at most"
             )
     return by_level
 

@@ -43,6 +43,25 @@ def bcd(problem: Problem, factors: Factors) -> float:
     return left_over(problem.source, factors, problem.workers)
 
 
+def bcd_afresh(problem: Problem, factors: Factors) -> float:
+    """Levels at their best, top-down, looked for in new directions too.
+
+    Products with the columns that are there, which is all that sweeps look at, never leave their span where it is that
+    of singular vectors, though not of the leading ones.
+    """
+    for level, rank in enumerate(factors.ranks):
+        if rank:
+            B, C = factors.left[level], factors.right[level]
+            left = np.pad(B, ((0, 0), (0, 1)))
+            factors.left[level], factors.right[level] = left, left if C is B else np.pad(C, ((0, 0), (0, 1)))
+            _improve(problem, factors, level)  # a column of zeros asks for them; what comes is in order
+            B, C = factors.left[level], factors.right[level]
+            left = np.ascontiguousarray(B[:, :rank])
+            factors.left[level], factors.right[level] = left, left if C is B else np.ascontiguousarray(C[:, :rank])
+    _improve_diagonal(problem, factors)
+    return left_over(problem.source, factors, problem.workers)
+
+
 def als(problem: Problem, factors: Factors) -> float:
     """Alternating least squares: all left factors at their best, then all right ones."""
     source, workers = problem.source, problem.workers

@@ -183,10 +183,7 @@ def _starts(
 
 
 def _given_start(start: Any, total: int | None, most: Ranks, model: MultilevelFactorModel) -> Ranks:
-    try:
-        ranks = ranks_by_level(start, model.hierarchy)
-    except (TypeError, ValueError) as error:
-        raise type(error)(str(error).replace("ranks", "start", 1)) from None
+    ranks = ranks_by_level(start, model.hierarchy, "start")
     over = [
         f"{level!r} ({rank}, at most {top})"
         for level, rank, top in zip(model.hierarchy.levels, ranks, most, strict=True)
