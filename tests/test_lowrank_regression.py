@@ -7,7 +7,7 @@ from oracle import dense_blocks
 
 from mlfm import Hierarchy
 from mlfm._kernels.blocks import regress
-from mlfm.lowrank import SampleCovariance, fit
+from mlfm.lowrank import SampleCovariance, fit, regression
 from mlfm.lowrank.blockwise import evened
 from mlfm.lowrank.exchange import least_missed
 from mlfm.lowrank.factors import Factors
@@ -27,6 +27,12 @@ def groups(n, seed):
 
 
 ROWS, COLS = groups(40, 1), groups(32, 2)
+
+
+@pytest.fixture(params=[regression.ROOM, 1, 60])
+def room(request, monkeypatch):
+    """All leaf groups together, one by one, two by two."""
+    monkeypatch.setattr(regression, "ROOM", request.param)
 
 
 @pytest.fixture
@@ -95,6 +101,7 @@ def test_what_is_not_finite_is_no_gram_matrix():
         regress(np.full((1, 2, 2), np.nan), 1e-8, np.array([0, 3], dtype=np.intp), np.ones((3, 2)))
 
 
+@pytest.mark.usefixtures("room")
 @pytest.mark.parametrize("ranks", [RANKS, (0, 0, 3), (3, 0, 0), (0, 2, 1)])
 def test_left_factors_are_the_best_for_the_right_ones(ranks, workers):
     A = np.random.default_rng(3).standard_normal((40, 32))
@@ -119,6 +126,7 @@ def test_a_diagonal_is_taken_off_first(workers):
     np.testing.assert_allclose(np.hstack(factors.left), wanted, atol=1e-6)  # but for the ridge
 
 
+@pytest.mark.usefixtures("room")
 def test_what_columns_are_missed_by(workers):
     """Every column of every block left out in turn, and all rows of the block regressed anew."""
     A = np.random.default_rng(4).standard_normal((40, 32))

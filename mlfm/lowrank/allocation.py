@@ -167,8 +167,8 @@ def allocate_ranks(
         refuse_unbounded(source)
         problem = Problem(source, STRUCTURES[structure], generator(rng), workers)
         search = _Search(problem, bool(diagonal), most, search_tol, began, show)
-        factors = search.best(begins)
-        done = fitted(Descent(problem, METHODS[search.method], factors), search.method, structure, tol, maxiter)
+        method = problem.structure.method
+        done = fitted(Descent(problem, METHODS[method], search.best(begins)), method, structure, tol, maxiter)
     return RankAllocation(done, search.path(), tuple(begins))
 
 
@@ -206,8 +206,7 @@ class _Search:
         self._began, self._show = began, show
         self._levels = problem.source.grid.rows.hierarchy.levels
         self._rows: list[dict[str, Any]] = []
-        # Least squares of all levels together goes further and is quicker, but only where blocks may be anything.
-        self.method = "als" if problem.structure is STRUCTURES["general"] else "bcd"
+        self._sweep = METHODS[problem.structure.method]
 
     def best(self, begins: Mapping[str, Sequence[int]]) -> Factors:
         """The factors at the best of the ends."""
@@ -225,11 +224,11 @@ class _Search:
 
     def _of_all(self, stage: _Stage, end: Factors) -> Descent:
         """The whole matrix, from the end of a search or from nothing: what it went through can be a worse begin."""
-        ranks, sweep = stage.ranks_of_all(end), METHODS[self.method]
+        ranks = stage.ranks_of_all(end)
         if stage.every > 1:
             end = prolonged(self._problem, end, stage.kept, stage.every, ranks)
         nothing = Factors.nothing(self._problem.source.grid, ranks, self._diagonal)
-        last = [_swept(Descent(self._problem, sweep, begin), LAST) for begin in (end, nothing)]
+        last = [_swept(Descent(self._problem, self._sweep, begin), LAST) for begin in (end, nothing)]
         return min(last, key=lambda descent: descent.squares)
 
     def _stage(self, name: str, ranks: Sequence[int], every: int) -> tuple[_Stage, list[int]]:
@@ -244,7 +243,7 @@ class _Search:
 
     def _searched(self, stage: _Stage, begin: Factors, phases: Sequence[int]) -> Descent:
         """The end of the search from some factors."""
-        descent = Descent(stage.problem, METHODS[self.method], begin)
+        descent = Descent(stage.problem, self._sweep, begin)
         for sweeps in phases:
             descent = self._exchanged(_swept(descent, sweeps), sweeps, stage)
         for _ in range(ROUNDS):  # what looked no better from where the fit stood may do so from where it ends

@@ -117,7 +117,7 @@ def fit(
     rows: Any = None,
     cols: Any = None,
     ranks: Ranks | None = None,
-    method: str = "bcd",
+    method: str | None = None,
     *,
     structure: str | None = None,
     diagonal: bool = False,
@@ -144,10 +144,11 @@ def fit(
         of the rows, and A must be symmetric.
     ranks : mapping or sequence
         Rank of the blocks of each level, global to finest, or by name of the level (absent levels have rank 0).
-    method : {"bcd", "als"}
+    method : {"bcd", "als"}, optional
         "bcd": block coordinate descent, which makes the best of one level after the other, top-down and bottom-up, by
         truncated singular value (or eigen-) decompositions of what the others leave of each block. "als": alternating
-        least squares, all left factors together and then all right ones; for general matrices. It often ends lower.
+        least squares, all left factors together and then all right ones; for general matrices only, for which it is
+        the default, being quicker and mostly ending lower. For the others the default is "bcd".
     structure : {"general", "symmetric", "psd"}, optional
         What every block B_k C_k' must be: anything, symmetric, or positive semidefinite. By default "general" where
         ``cols`` is given, "psd" for a SampleCovariance, else "symmetric".
@@ -213,6 +214,8 @@ def fit(
         raise TypeError("ranks: needed, one rank for each level of rows")
     source = source_of(A, rows, cols)
     structure = checked_structure(structure, source, isinstance(A, SampleCovariance), cols)
+    if method is None:
+        method = STRUCTURES[structure].method
     if method not in METHODS:
         raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
     if method == "als" and structure != "general":
