@@ -637,3 +637,16 @@ def test_the_second_best_directions_are_no_end(structure, values):
     found = fit(A, ranks=[1, 0, 0], start=begin, **where)
     wanted = max(spectrum) if structure == "psd" else values[0]
     assert found.error == pytest.approx(np.sqrt((spectrum**2).sum() - wanted**2), rel=1e-6)
+
+
+def test_what_rounding_leaves_of_the_diagonal_is_nothing():
+    """Groups of one: their rank takes all that a feature has of its own."""
+    jobs = mlfm.datasets.load("employment")
+    S = SampleCovariance(jobs.endog.iloc[::2])
+    for ranks in ([3, 1, 1], [3, 2, 2], [4, 1, 1]):
+        found = fit(S, Hierarchy(jobs.groups), ranks=ranks, diagonal=True)
+        shares = found.matrix.diag / S.diagonal()
+        assert (shares[shares > 0] > 1e-12).all()
+        assert (shares == 0).any()
+        with pytest.raises(ValueError, match="the diagonal is zero for"):
+            found.covariance  # noqa: B018

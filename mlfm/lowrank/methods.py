@@ -15,6 +15,8 @@ from mlfm.lowrank.sources import Source
 from mlfm.lowrank.structures import Structure
 from mlfm.sweep import Workers
 
+ROUNDING = 1e-12  # of a diagonal element, when the factors' share is taken from it
+
 
 class Problem(NamedTuple):
     """What is fitted, what its blocks have to be, and with what."""
@@ -90,7 +92,9 @@ def _improve(problem: Problem, factors: Factors, level: int) -> None:
 def _improve_diagonal(problem: Problem, factors: Factors) -> None:
     """The diagonal at its best."""
     if factors.diag is not None:
-        wanted = problem.source.diagonal - factors.low_rank_diagonal()
+        diagonal = problem.source.diagonal
+        wanted = diagonal - factors.low_rank_diagonal()
+        wanted[np.abs(wanted) <= ROUNDING * np.abs(diagonal)] = 0.0  # a uniqueness of 1e-16 would be none
         factors.diag = np.maximum(wanted, problem.structure.least_diagonal)
 
 
