@@ -92,9 +92,9 @@ def allocate_ranks(
     """Ranks by level, of a given total, for which a multilevel low rank matrix comes close to A.
 
     Every rank takes as many numbers to store, m + n, whatever its level. Ranks are exchanged between levels, one at a
-    time: what one more rank can gain at each level is set against what one less loses at each other, the few pairs
-    that promise most are tried from where the fit stands, and the first that lowers the error is kept. The end is
-    where none of them does, and no proof that no other ranks do better.
+    time: what one more rank can gain at each level is set against what one less loses at each other, as far as other
+    levels cannot stand in for it; the few pairs that promise most are tried from where the fit stands, and the first
+    that lowers the error is kept. The end is where none of them does, and no proof that no other ranks do better.
 
     Parameters
     ----------
@@ -130,7 +130,8 @@ def allocate_ranks(
     Notes
     -----
     Of a dense matrix, or of data, with 1600 rows and columns or more every second (third, ...) of each takes part in
-    the search from the several starts; the search then goes on from the best of the ends with the whole matrix.
+    the search from the several starts; the best of the ends is carried over to the whole matrix by regression, and the
+    search goes on there.
 
     References
     ----------

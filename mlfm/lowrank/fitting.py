@@ -159,7 +159,8 @@ def fit(
         Where to begin (a warm start), on the same hierarchies; its blocks must have the structure. Of levels whose rank
         is smaller now the columns that explain most are taken; further columns begin at zero.
     tol : float
-        Stop when three sweeps in a row each lower the error by less than this, relative to it.
+        Stop when three sweeps in a row each lower the error by less than this, relative to it, and neither does a last
+        one that looks for new directions.
     maxiter : int
         Sweeps at most.
     rng : int or numpy Generator, optional
