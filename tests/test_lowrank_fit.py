@@ -555,6 +555,7 @@ def unbounded(shape=(40, 30)):
         ({"A": unbounded()}, ValueError, "A: .*not finite"),
         ({"A": noise(40, 30) * 1e200}, ValueError, "A: .*not finite"),
         ({"A": np.ones(40)}, ValueError, "A: a matrix is needed, not an array of shape .40,"),
+        ({"A": LinearOperator((40, 30), matvec=lambda x: noise(40, 30) @ x, dtype=float)}, TypeError, "rmatvec="),
         ({"A": noise(39, 30)}, ValueError, "A is 39 x 30, but rows has 40 features and cols 30"),
         ({"cols": None}, ValueError, "A is 40 x 30, but rows has 40 features, and without cols"),
         ({"rows": None}, ValueError, "rows: groups of the columns alone"),
@@ -607,6 +608,28 @@ def test_too_few_sweeps_are_told():
     assert not found.converged
     assert len(found.history) == 1
     assert "did not converge" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("stop", "words"),
+    [
+        ({"maxiter": 0}, "in 0 sweeps: no sweep was made"),
+        ({"maxiter": 3, "tol": 0.9}, "the last ones lowered it by little, but none looked for new directions yet"),
+    ],
+)
+def test_it_is_told_why_a_fit_did_not_converge(stop, words):
+    with pytest.warns(ConvergenceWarning, match=words):
+        fit(**arguments("general"), ranks=[1, 1, 1], **stop)
+
+
+def test_nothing_is_fitted_to_nothing():
+    """A matrix of zeros, from a start that is none."""
+    given = arguments("general")
+    start = fit(**given, ranks=[1, 1, 1])
+    found = fit(**(given | {"A": np.zeros_like(given["A"])}), ranks=[1, 1, 1], start=start)
+    assert found.converged
+    assert found.error < 1e-50
+    assert found.relative_error == 0
 
 
 def test_real_data():

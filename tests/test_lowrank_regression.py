@@ -7,12 +7,13 @@ from oracle import dense_blocks
 
 from mlfm import Hierarchy
 from mlfm._kernels.blocks import regress
-from mlfm.lowrank import SampleCovariance, fit, regression
+from mlfm.lowrank import SampleCovariance, allocate_ranks, fit, regression
 from mlfm.lowrank.blockwise import evened
+from mlfm.lowrank.descent import Descent
 from mlfm.lowrank.exchange import least_missed
 from mlfm.lowrank.factors import Factors
 from mlfm.lowrank.inputs import source_of
-from mlfm.lowrank.methods import Problem
+from mlfm.lowrank.methods import METHODS, Problem
 from mlfm.lowrank.regression import missed, regress_left
 from mlfm.lowrank.structures import STRUCTURES
 from mlfm.lowrank.thinning import prolonged
@@ -253,3 +254,47 @@ def test_data_are_prolonged_as_their_covariance_is(workers):
     ]
     np.testing.assert_allclose(np.hstack(found[0].left), np.hstack(found[1].left), rtol=1e-8, atol=1e-10)
     assert all(B is C for B, C in zip(found[0].left, found[0].right, strict=True))
+
+
+@pytest.mark.parametrize("structure", ["general", "symmetric", "psd"])
+def test_factors_of_a_part_are_of_use_in_the_whole(structure, workers):
+    """Of a kernel with values of both signs, which has no such ranks: the whole is left with little more."""
+    n = 240
+    x = np.sort(np.random.default_rng(0).random(n))
+    gap = np.abs(x[:, None] - x)
+    A = np.exp(-20 * gap) - (0 if structure == "psd" else 0.5) * np.exp(-3 * gap)
+    rows = Hierarchy(pd.DataFrame({f"by {k}": np.arange(n) * k // n for k in (2, 4, 8)}))
+    cols = rows if structure == "general" else None
+    source = source_of(A, rows, cols)
+    thin_grid, kept = source.grid.thinned(3)
+    some = source.thinned(thin_grid, 3)
+    ranks, struct = [3, 2, 1, 1], STRUCTURES[structure]
+    problem = Problem(some, struct, np.random.default_rng(0), workers)
+    descent = Descent(problem, METHODS[struct.method], Factors.nothing(thin_grid, ranks, False))
+    for _ in range(100):
+        descent.step()
+    whole = prolonged(problem._replace(source=source), descent.factors, kept, 3, ranks)
+    part = descent.squares / some.squared_norm
+    assert part < 0.05
+    assert ((A - dense(whole)) ** 2).sum() / source.squared_norm < 3 * part + 1e-4
+
+
+@pytest.mark.parametrize("tiny", [1e-150, 1e-155, 1e-158, 1e-161, 1e-170])
+def test_blocks_of_next_to_nothing(tiny):
+    """Squares of their elements, or the inverses of these, are out of range."""
+    rng = np.random.default_rng(0)
+    rows = Hierarchy(pd.DataFrame({"big": np.arange(24) // 12, "small": np.arange(24) // 4}))
+    A = rng.standard_normal((24, 24))
+    A[:, :4], A[:4] = 0, 0
+    A[:4, :4] = tiny * rng.standard_normal((4, 4))
+    for found in (fit(A, rows, rows, [0, 0, 2]), allocate_ranks(A, rows, rows, total=3).fit):
+        assert found.error == pytest.approx(np.linalg.norm(A - found.matrix.to_dense()), rel=1e-10)
+        assert np.isfinite(found.matrix.to_dense()).all()
+
+
+@pytest.mark.parametrize("method", ["als", "bcd"])
+def test_large_elements(method):
+    A = np.random.default_rng(0).standard_normal((40, 32))
+    expected = fit(A, ROWS, COLS, RANKS, method)
+    found = fit(1e120 * A, ROWS, COLS, RANKS, method)
+    assert found.relative_error == pytest.approx(expected.relative_error, rel=1e-6)

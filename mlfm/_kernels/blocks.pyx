@@ -15,6 +15,8 @@ from mlfm._kernels._tiles cimport (
     matrix, open_room, real, scale_rows, second_moments, square_factors, stack, tile_of,
 )
 
+cdef double NO_COLUMN = 1e-200  # squared length of what is no column: what is scaled by its inverse could overflow
+
 
 def leaf_moments(
     const double[:, ::1] F,             # IN   n x r
@@ -320,7 +322,7 @@ def regress(
     double[:, ::1] X,                   # INOUT  n x r
 ):
     """X_g <- X_g (G_g + ridge diag(G_g))^-1 of every group: coefficients, where X_g is a product with what G_g is the
-    Gram matrix of. Of a column of zeros there the coefficients are multiplied by 1 / ridge.
+    Gram matrix of. Of a column of zeros there the coefficients are divided by the ridge.
     """
     cdef blas_int r = narrow(X.shape[1]), rows
     cdef Py_ssize_t g, a, i, j
@@ -329,7 +331,7 @@ def regress(
     cdef double *scale
     if r == 0:
         return
-    square = <double *> malloc(<size_t> (r * r) * sizeof(double))
+    square = <double *> malloc(<size_t> r * <size_t> r * sizeof(double))
     scale = <double *> malloc(<size_t> r * sizeof(double))
     try:
         if square == NULL or scale == NULL:
@@ -341,7 +343,7 @@ def regress(
                 if rows == 0:
                     continue
                 for i in range(r):
-                    scale[i] = 1.0 / sqrt(G[g, i, i]) if G[g, i, i] > 0.0 else 1.0
+                    scale[i] = 1.0 / sqrt(G[g, i, i]) if G[g, i, i] > NO_COLUMN else 1.0
                     for j in range(i):
                         square[i * r + j] = scale[i] * scale[j] * G[g, i, j]
                     square[i * r + i] = scale[i] * scale[i] * G[g, i, i] + ridge

@@ -15,6 +15,7 @@ Integers = NDArray[np.intp]
 
 #: Squared length, of the longest of columns of length one, below which a direction is rounding and left out.
 NOTHING = 1e-14
+LARGE = 1e100  # elements whose squares could overflow in sums
 
 
 def products(X: Floats, Y: Floats, offsets: Integers) -> Floats:
@@ -33,7 +34,8 @@ def expanded(X: Floats, T: Floats, offsets: Integers) -> Floats:
 
 def orthonormal(X: Floats, offsets: Integers) -> Floats:
     """An orthonormal basis of the columns of every X_k, in as many columns; those that are not needed are zero."""
-    Q = _halfway(X, offsets)
+    largest = float(np.abs(X).max(initial=0.0))
+    Q = _halfway(X / largest if largest > LARGE else X, offsets)
     return _halfway(Q, offsets)  # the first has lost digits where columns were nearly dependent
 
 

@@ -1,9 +1,10 @@
 """Exchange moves: one rank more at a level for one less at another, with what either is expected to change.
 
 Parshakova, Hastie, Darve and Boyd, section 5. One more rank at a level can lower the sum of squares of what is left by
-the largest squared singular value of each of its blocks. One less raises it, at most, by what the column of each block
-is missed by that can best be spared: what the columns of other levels can stand in for is no loss, so that levels which
-share a direction do not keep each other's ranks.
+the largest squared singular value of each of its blocks. One less raises it by what the column of each block is missed
+by that can best be spared: that is a bound where blocks may be anything, and an estimate where they are symmetric. What
+the columns of other levels can stand in for is no loss, so that levels which share a direction do not keep each other's
+ranks.
 """
 
 from __future__ import annotations

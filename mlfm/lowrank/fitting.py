@@ -250,15 +250,19 @@ def fitted(descent: Descent, method: str, structure: str, tol: float, maxiter: i
         else:
             descent.look_afresh()  # before it counts as the end
         before, error = error, float(np.sqrt(descent.squares))
-        rows.append((error / norm, 1 - error / before, time.perf_counter() - began))
+        rows.append((error / norm if norm else 0.0, 1 - error / before, time.perf_counter() - began))
         slow = slow + 1 if before - error < tol * before else 0
         converged = slow > SLOW or error <= EXACT * norm
     if not converged:
-        warn_caller(
-            f"the fit did not converge in {count(maxiter, 'sweep')}: the last one lowered the error by "
-            f"{rows[-1][1] if rows else 1.0:.1e} of it; raise maxiter or tol, or go on with start=",
-            ConvergenceWarning,
-        )
+        if not rows:
+            end = "no sweep was made; raise maxiter"
+        elif slow:
+            end = "the last ones lowered it by little, but none looked for new directions yet; raise maxiter"
+        else:
+            end = (
+                f"the last one lowered the error by {rows[-1][1]:.1e} of it; raise maxiter or tol, or go on with start="
+            )
+        warn_caller(f"the fit did not converge in {count(maxiter, 'sweep')}: {end}", ConvergenceWarning)
     history = pd.DataFrame(rows, columns=["relative_error", "decrease", "seconds"])
     history.index = pd.RangeIndex(1, len(rows) + 1, name="sweep")
     matrix = MultilevelMatrix._of(descent.factors)

@@ -43,11 +43,23 @@ def source_of(A: Any, rows: Any, cols: Any) -> Source:
     if isinstance(A, SampleCovariance) and grid.square:
         return Gram(np.ascontiguousarray(A._Y[i]), A.nobs, grid)
     if isinstance(A, LinearOperator):
+        _refuse_one_way(A)
         return Operator(A, grid, i, j)
     if sparse.issparse(A):
         return Sparse(finite_sparse(A, "A")[i][:, j], grid)
     values = finite(real_array(A, "A") if isinstance(A, pd.DataFrame) else A, index, columns, "A")
     return Dense(_reordered(values, i, j), grid)
+
+
+def _refuse_one_way(A: LinearOperator) -> None:
+    """SciPy's own errors do not say what is missing."""
+    try:
+        A.rmatvec(np.zeros(A.shape[0]))
+    except (TypeError, NotImplementedError) as error:
+        raise TypeError(
+            "A: products with the transpose are needed too; make the LinearOperator with rmatvec= (for a symmetric "
+            "matrix the same function as matvec=)"
+        ) from error
 
 
 def _labels(A: Any) -> tuple[pd.Index | None, pd.Index | None]:

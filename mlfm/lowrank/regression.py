@@ -23,6 +23,7 @@ Integers = NDArray[np.intp]
 Times = Callable[[int, Floats, Workers], Floats]
 
 RIDGE = 1e-8  # of the Gram matrices, which are singular where columns are not needed
+NO_COLUMN = 1e-200  # squared length of what is no column, here and in the kernel
 ROOM = 1 << 22  # numbers of Gram matrices at a time
 
 
@@ -101,7 +102,7 @@ def missed(factors: Factors) -> dict[int, Floats]:
     by_leaf = np.add.reduceat(paths.B**2, paths.offsets[:-1], axis=0)
     for leaves, _, _, G in paths:
         squares = np.einsum("kii->ki", G)
-        scale = np.sqrt(np.where(squares > 0, squares, 1.0))
+        scale = np.sqrt(np.where(squares > NO_COLUMN, squares, 1.0))
         unit = G / (scale[:, :, None] * scale[:, None, :]) + RIDGE * np.eye(G.shape[1])
         by_leaf[leaves] *= scale**2 / np.einsum("kii->ki", np.linalg.inv(unit))
     found = {}

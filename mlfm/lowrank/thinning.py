@@ -27,14 +27,28 @@ def prolonged(problem: Problem, thin: Factors, kept: Sequence[int], every: int, 
         whole.diag = np.zeros(len(grid.rows))
         whole.diag[::every] = thin.diag
     regress_left(problem.source.times, whole, problem.workers)
-    if problem.structure is STRUCTURES["general"]:
-        turned = whole.transposed
-        regress_left(problem.source.transposed_times, turned, problem.workers)
-        whole.right = turned.left
+    if problem.structure is STRUCTURES["psd"]:
+        whole.right = list(whole.left)
         return whole
-    whole.right = list(whole.left)
-    for k, (level, B, C) in enumerate(zip(kept, thin.left, thin.right, strict=True)):
-        if C is not B and B.shape[1]:
-            of_blocks = np.pad(signs(B, C, thin.grid.rows.offsets[k]), ((0, 0), (0, ranks[level] - B.shape[1])))
-            whole.right[level] = whole.left[level] * np.repeat(of_blocks, grid.sizes(level)[0], axis=0)
+    if problem.structure is STRUCTURES["symmetric"]:
+        _mirror(whole, thin, kept)
+        if whole.diag is not None:
+            whole.diag = problem.source.diagonal - whole.low_rank_diagonal()
+    turned = whole.transposed
+    regress_left(problem.source.transposed_times, turned, problem.workers)
+    whole.right = turned.left
+    if problem.structure is STRUCTURES["symmetric"]:  # two regressions are no mirror images; halfway between them
+        for level, (B, C) in enumerate(zip(whole.left, whole.right, strict=True)):
+            if B.shape[1]:
+                offsets = grid.rows.offsets[level]
+                whole.left[level], whole.right[level] = problem.structure.ordered(B, C, offsets, offsets)
     return whole
+
+
+def _mirror(whole: Factors, thin: Factors, kept: Sequence[int]) -> None:
+    """Right factors that are the left ones with the signs of the thinned ones."""
+    for k, (level, B, C) in enumerate(zip(kept, thin.left, thin.right, strict=True)):
+        of_blocks = signs(B, C, thin.grid.rows.offsets[k])
+        further = whole.left[level].shape[1] - B.shape[1]
+        by_row = np.repeat(np.pad(of_blocks, ((0, 0), (0, further))), whole.grid.sizes(level)[0], axis=0)
+        whole.right[level] = whole.left[level] * by_row
