@@ -214,13 +214,15 @@ class _Search:
         more = MORE if max(self._problem.source.grid.shape) <= FEW else 1
         phases = (more * FIRST, more * THEN)
         every = _thinning(self._problem.source)
-        ends = {}
+        thinned, kept = _thinned(self._problem, every)
+        ends = []
         for name, ranks in begins.items():
-            stage, kept_ranks = self._stage(name, ranks, every)
-            begin = Factors.nothing(stage.problem.source.grid, kept_ranks, self._diagonal)
-            ends[name] = stage, self._searched(stage, begin, phases)
-        stage, descent = min(ends.values(), key=lambda end: end[1].squares)
-        whole, _ = self._stage(stage.start, stage.ranks_of_all(descent.factors), 1)
+            stage, kept_ranks = self._stage(name, ranks, every, kept, thinned)
+            begin = Factors.nothing(thinned.source.grid, kept_ranks, self._diagonal)
+            ends.append((stage, self._searched(stage, begin, phases)))
+        stage, descent = min(ends, key=lambda end: end[1].squares)
+        levels = range(len(self._levels))
+        whole, _ = self._stage(stage.start, stage.ranks_of_all(descent.factors), 1, levels, self._problem)
         return self._exchanged(self._of_all(stage, descent.factors), phases[-1], whole).factors
 
     def _of_all(self, stage: _Stage, end: Factors) -> Descent:
@@ -232,15 +234,13 @@ class _Search:
         last = [_swept(Descent(self._problem, self._sweep, begin), LAST) for begin in (end, nothing)]
         return min(last, key=lambda descent: descent.squares)
 
-    def _stage(self, name: str, ranks: Sequence[int], every: int) -> tuple[_Stage, list[int]]:
+    def _stage(
+        self, name: str, ranks: Sequence[int], every: int, kept: Sequence[int], problem: Problem
+    ) -> tuple[_Stage, list[int]]:
         """One start with every so manieth row and column, and its ranks there."""
-        problem, kept = self._problem, tuple(range(len(self._levels)))
-        if every > 1:
-            grid, kept = problem.source.grid.thinned(every)
-            problem = problem._replace(source=_thinnable(problem.source).thinned(grid, every))
         most = [min(self._most[level], largest_rank(problem.source.grid, k)) for k, level in enumerate(kept)]
         kept_ranks, waiting = _squeezed(ranks, kept, most)
-        return _Stage(name, every, kept, problem, most, waiting), kept_ranks
+        return _Stage(name, every, tuple(kept), problem, most, waiting), kept_ranks
 
     def _searched(self, stage: _Stage, begin: Factors, phases: Sequence[int]) -> Descent:
         """The end of the search from some factors."""
@@ -257,19 +257,17 @@ class _Search:
     def _exchanged(self, descent: Descent, sweeps: int, stage: _Stage) -> Descent:
         """Exchanges until no pair that is tried helps, and neither do further sweeps."""
         while True:
-            goal, accepted = descent.squares * (1 - self._tol), None
+            goal = descent.squares * (1 - self._tol)
             for trial in exchanges(descent, stage.most, TRIED):
                 better = _swept(trial.descent, sweeps, goal).squares < goal
                 self._record(stage, trial, better)
                 if better:
-                    accepted = trial.descent
+                    descent = trial.descent
                     break
-            if accepted is not None:
-                descent = accepted
-                continue
-            before = descent.squares
-            if _swept(descent, sweeps).squares >= before * (1 - 10 * self._tol):
-                return descent
+            else:
+                before = descent.squares
+                if _swept(descent, sweeps).squares >= before * (1 - 10 * self._tol):
+                    return descent
 
     def _record(self, stage: _Stage, trial: Exchange, accepted: bool) -> None:
         norm = float(np.sqrt(trial.descent.problem.source.squared_norm))
@@ -305,16 +303,21 @@ def _swept(descent: Descent, sweeps: int, goal: float = np.inf) -> Descent:
     return descent
 
 
-def _thinnable(source: Source) -> Dense | Gram:
-    assert isinstance(source, (Dense, Gram))
-    return source
-
-
 def _thinning(source: Source) -> int:
     """Of how many rows and columns one takes part in the search from several starts."""
     if not isinstance(source, (Dense, Gram)):
         return 1
     return max(1, min(source.grid.shape) // SMALL)
+
+
+def _thinned(problem: Problem, every: int) -> tuple[Problem, tuple[int, ...]]:
+    """The problem of every so manieth row and column, and the levels that are kept."""
+    source = problem.source
+    if every == 1:
+        return problem, tuple(range(source.grid.n_levels))
+    assert isinstance(source, (Dense, Gram))
+    grid, kept = source.grid.thinned(every)
+    return problem._replace(source=source.thinned(grid, every)), kept
 
 
 def _squeezed(ranks: Sequence[int], kept: Sequence[int], most: Sequence[int]) -> tuple[list[int], list[int]]:
