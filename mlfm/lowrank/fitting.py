@@ -148,7 +148,7 @@ def fit(
         "bcd": block coordinate descent, which makes the best of one level after the other, top-down and bottom-up, by
         truncated singular value (or eigen-) decompositions of what the others leave of each block. "als": alternating
         least squares, all left factors together and then all right ones; for general matrices only, for which it is
-        the default, being quicker and mostly ending lower. For the others the default is "bcd".
+        the default: mostly it is quicker and ends lower. For the others the default is "bcd".
     structure : {"general", "symmetric", "psd"}, optional
         What every block B_k C_k' must be: anything, symmetric, or positive semidefinite. By default "general" where
         ``cols`` is given, "psd" for a SampleCovariance, else "symmetric".

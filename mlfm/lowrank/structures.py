@@ -37,7 +37,7 @@ class Structure(NamedTuple):
 
     The step is made from what the others leave, the level's factors so far, and random numbers. In order, orthogonal
     columns of every block stand by what they explain: the first few of them are the best of their number. Least squares
-    of all levels together are quicker and mostly end lower, but only where blocks may be anything.
+    of all levels together are mostly quicker and end lower, but only where blocks may be anything.
     """
 
     best: Callable[[Remainder, Floats, Floats, np.random.Generator], Step]
