@@ -1,12 +1,46 @@
-# The one door to BLAS and LAPACK: row-major signatures over SciPy's column-major exports.
+# The one door to BLAS and LAPACK: row-major signatures over the column-major functions that SciPy exports.
 #
 # A row-major matrix is the transpose of the column-major matrix in the same memory, so every wrapper below swaps
-# sides, triangles or operands. When an integer width or a signature changes, this file changes and no other.
-
-from scipy.linalg.cython_blas cimport daxpy, ddot, dgemm, dgemv, dsyrk, dtrmm, dtrsm
-from scipy.linalg.cython_lapack cimport dgesv, dpotrf, dpotri, dsyev, dtrtri
+# sides, triangles or operands. When an integer width or a signature changes, this file and _blas.pyx change and no
+# other. The functions are looked up when the package is imported (_blas.pyx), so a build needs neither SciPy nor NumPy.
 
 ctypedef int blas_int
+
+ctypedef void (*daxpy_t)(blas_int *, double *, double *, blas_int *, double *, blas_int *) noexcept nogil
+ctypedef double (*ddot_t)(blas_int *, double *, blas_int *, double *, blas_int *) noexcept nogil
+ctypedef void (*dgemm_t)(
+    char *, char *, blas_int *, blas_int *, blas_int *, double *, double *, blas_int *, double *, blas_int *, double *,
+    double *, blas_int *,
+) noexcept nogil
+ctypedef void (*dgemv_t)(
+    char *, blas_int *, blas_int *, double *, double *, blas_int *, double *, blas_int *, double *, double *,
+    blas_int *,
+) noexcept nogil
+ctypedef void (*dgesv_t)(
+    blas_int *, blas_int *, double *, blas_int *, blas_int *, double *, blas_int *, blas_int *,
+) noexcept nogil
+ctypedef void (*dpotrf_t)(char *, blas_int *, double *, blas_int *, blas_int *) noexcept nogil
+ctypedef void (*dsyev_t)(
+    char *, char *, blas_int *, double *, blas_int *, double *, double *, blas_int *, blas_int *,
+) noexcept nogil
+ctypedef void (*dsyrk_t)(
+    char *, char *, blas_int *, blas_int *, double *, double *, blas_int *, double *, double *, blas_int *,
+) noexcept nogil
+ctypedef void (*dtrsm_t)(
+    char *, char *, char *, char *, blas_int *, blas_int *, double *, double *, blas_int *, double *, blas_int *,
+) noexcept nogil
+ctypedef void (*dtrtri_t)(char *, char *, blas_int *, double *, blas_int *, blas_int *) noexcept nogil
+
+cdef daxpy_t daxpy
+cdef ddot_t ddot
+cdef dgemm_t dgemm
+cdef dgemv_t dgemv
+cdef dgesv_t dgesv
+cdef dpotrf_t dpotrf, dpotri
+cdef dsyev_t dsyev
+cdef dsyrk_t dsyrk
+cdef dtrsm_t dtrmm, dtrsm
+cdef dtrtri_t dtrtri
 
 cdef extern from "<math.h>" nogil:
     double sqrt(double)

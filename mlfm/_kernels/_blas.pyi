@@ -1,0 +1,3 @@
+from types import ModuleType
+
+def exported(module: ModuleType, name: str, signature: str) -> object: ...
