@@ -8,6 +8,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 KERNELS = ["_blas", "blocks", "em", "gaps", "metric", "pairs", "scoring", "tree", "variants"]
 SHARED = "mlfm._kernels._cyutility"  # Cython's own code for memoryviews, compiled once for all kernels
@@ -49,7 +50,8 @@ class BuildKernels(build_ext):
         self.parallel = self.parallel or os.cpu_count()  # an editable install knows no options of setup()
 
     def build_extensions(self):
-        refuse_without_compiler(self.compiler)
+        if sys.platform != "win32":  # setuptools finds Visual Studio by itself, or says that it is not there
+            refuse_without_compiler(self.compiler.compiler_so[0])
         from Cython.Build import cythonize
 
         # A folder for each kind of build: what Cython made for one of them is not up to date for the other.
@@ -63,19 +65,19 @@ class BuildKernels(build_ext):
         )
         for extension, generated in zip(self.extensions, made, strict=True):
             extension.sources = generated.sources
-        super().build_extensions()
+        try:
+            super().build_extensions()
+        except CompileError:
+            header = Path(sysconfig.get_path("include"), "Python.h")
+            if header.exists():
+                raise
+            sys.exit(NO_COMPILER.format(missing=f"Python's headers are not here ({header} is not found)"))
 
 
-def refuse_without_compiler(compiler):
-    """Stop with a word on what to install, before minutes are spent."""
-    if sys.platform == "win32":
-        return  # setuptools finds Visual Studio by itself, or says that it is not there
-    program = compiler.compiler_so[0]
+def refuse_without_compiler(program):
+    """Stop with a word on what to install, before anything is translated."""
     if shutil.which(program) is None:
         sys.exit(NO_COMPILER.format(missing=f"there is no C compiler here ({program!r} is not found)"))
-    header = Path(sysconfig.get_path("include"), "Python.h")
-    if not header.exists():
-        sys.exit(NO_COMPILER.format(missing=f"Python's headers are not here ({header} is not found)"))
 
 
 def kernel(name, source):
