@@ -121,13 +121,9 @@ class MultilevelLowRank(FrozenOperator):
         cls._hold(made, like._hierarchy, terms, like._rows)
         return made
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__.copy()
-
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        for array in (self._terms.left, self._terms.right, self._terms.diag):
-            array.setflags(write=False)
+        super().__setstate__(state)
+        self._terms.seal()
 
     @property
     def hierarchy(self) -> Hierarchy:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from mlfm.alignment import positions
 from mlfm.arrays import floating_array
@@ -19,6 +19,9 @@ from mlfm.hierarchy import Hierarchy
 from mlfm.wording import listing
 
 Floats = NDArray[np.float64]
+
+# What SciPy keeps in an operator is its own affair, and differs from version to version: it is made anew, never copied.
+OF_SCIPY = frozenset(vars(aslinearoperator(np.eye(1))))
 
 
 class Axis:
@@ -115,10 +118,20 @@ def refuse_gaps(values: Floats, name: str, labels: pd.Index) -> None:
 
 
 class Frozen:
-    """Objects that cannot be changed once they are made."""
+    """Objects that cannot be changed once they are made.
+
+    Copies and pickles hold what an object was made of; what it works out when first asked is worked out again.
+    """
 
     def _freeze(self) -> None:
         self.__dict__["_frozen"] = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        lazy = {name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)}
+        return {name: value for name, value in vars(self).items() if name not in lazy}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._refuse_change()
@@ -153,6 +166,13 @@ class FrozenOperator(Frozen, LinearOperator):
     def __init__(self, rows: Axis, columns: Axis) -> None:
         super().__init__(np.dtype(np.float64), (len(rows), len(columns)))
         self._rows, self._columns = rows, columns
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name not in OF_SCIPY}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        FrozenOperator.__init__(self, state["_rows"], state["_columns"])
+        super().__setstate__(state)
 
     @abstractmethod
     def _times(self, X: Floats) -> Floats:
@@ -191,7 +211,12 @@ class FrozenOperator(Frozen, LinearOperator):
         return Multiple(number(x), self) if np.ndim(x) == 0 else self._labelled_times(x)
 
     def __rmul__(self, x: Any) -> Any:
-        return self.dot(x) if np.ndim(x) == 0 else self._rdot(x)
+        return self.dot(x) if np.ndim(x) == 0 else self.rdot(x)
+
+    def __rmatmul__(self, x: Any) -> Any:
+        if np.ndim(x) == 0:
+            raise ValueError("a number is not multiplied by @, but by *")
+        return self.rdot(x)
 
     def __neg__(self) -> Any:
         return self.dot(-1.0)
@@ -255,9 +280,10 @@ class FrozenOperator(Frozen, LinearOperator):
     def _matmat(self, X: Any) -> Any:  # SciPy asks for it; everything comes in by the methods above
         return self._labelled_times(X)
 
-    def _rdot(self, x: Any) -> Any:
+    def rdot(self, x: Any) -> Any:
+        """x @ self, for a vector, a matrix or an operator on the left."""
         if isinstance(x, LinearOperator):
-            return super()._rdot(x)
+            return x.dot(self)
         array = np.asarray(x)
         if array.ndim not in (1, 2):
             raise ValueError(f"x: a vector or a matrix is needed, not {array.ndim} dimensions")

@@ -41,9 +41,14 @@ class Terms(NamedTuple):
     ) -> Terms:  # fmt: skip
         left = np.ascontiguousarray(left)
         right = left if right is left else np.ascontiguousarray(right)
-        for array in (left, right, diag):
+        made = cls(ranks, Tree.of(offsets, ranks), left, right, weight, diag)
+        made.seal()
+        return made
+
+    def seal(self) -> None:
+        """Let nobody write into the arrays."""
+        for array in (self.left, self.right, self.diag):
             array.setflags(write=False)
-        return cls(ranks, Tree.of(offsets, ranks), left, right, weight, diag)
 
     @property
     def symmetric(self) -> bool:

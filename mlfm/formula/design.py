@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import statsmodels.formula
 from numpy.typing import NDArray
-from statsmodels.formula._manager import FormulaManager
 
 from mlfm.arrays import as_pandas
 from mlfm.covariates import INTERCEPT
+from mlfm.formula.engines import ENGINES, Engine, engine_in_use
 from mlfm.wording import count, listing
 
 # Where names stand in a formula: not in strings, not after a dot, not as the name of an argument.
@@ -135,13 +134,12 @@ class Design:
                 f"columns: {listing(frame.columns, most=20)}"
             )
         used = _like(_used(frame, list(self.rule.dtypes)), self.rule.dtypes)
-        manager = FormulaManager(self.rule.engine)
-        with _no_warnings(), _order_of_spec():
+        with _no_warnings():
             try:
-                matrix = _evaluated(manager, self.rule.spec, used, self.rule.env)
+                made = ENGINES[self.rule.engine].make(self.rule.spec, _positional(used), self.rule.env)
             except Exception as error:
-                raise _refusal(error, manager.engine, self.text, frame.columns) from error
-        return _checked(matrix, list(self.matrix.columns), frame.index)
+                raise _refusal(error, self.rule.engine, self.text, frame.columns) from error
+        return _checked(made.matrix, self.matrix.columns, frame.index)
 
     def __copy__(self) -> Design:
         return self
@@ -167,28 +165,26 @@ def design(text: str, data: Any, env: Mapping[str, Any]) -> Design:
     frame = as_frame(data)
     if not text.strip():
         raise ValueError("formula: there are no mean terms; write 1 for an intercept alone, 0 for a mean of zero")
-    manager = FormulaManager()
+    engine = engine_in_use()
     # After a leading ~ there is but one side, whatever ~ is within it, as in I(~flag).
     formula = f"~ {_without_backticks(text.strip())}"
-    _read(manager, formula, text)
+    _read(engine, formula, text)
     used = _used(frame, mentioned(text, frame.columns))
     for name in used.select_dtypes("category"):
         used[name] = used[name].cat.remove_unused_categories()  # without observations they have no coefficients
     known = _namespace(text, env, used)
     with _no_warnings():
         try:
-            matrix = _evaluated(manager, formula, used, known)
+            made = engine.make(formula, _positional(used), known)
         except Exception as error:
             if INTERCEPT in used:
                 raise ValueError(
                     f"formula: a column called {INTERCEPT!r} cannot stand beside the intercept; rename it"
                 ) from error
-            raise _refusal(error, manager.engine, text, frame.columns) from error
-    spec = manager.spec
-    checked = _checked(matrix, manager.get_column_names(spec), frame.index)
-    intercept = INTERCEPT if manager.has_intercept(spec) else None
-    slices = manager.get_term_name_slices(spec)
-    terms = {INTERCEPT if name == "1" else str(name): list(checked.columns[own]) for name, own in slices.items()}
+            raise _refusal(error, engine.name, text, frame.columns) from error
+    checked = _checked(made.matrix, made.columns, frame.index)
+    intercept = INTERCEPT if made.intercept else None
+    terms = {INTERCEPT if name == "1" else name: list(checked.columns[own]) for name, own in made.terms.items()}
     empty = [name for name, columns in terms.items() if not columns]
     if empty:
         raise ValueError(
@@ -198,7 +194,7 @@ def design(text: str, data: Any, env: Mapping[str, Any]) -> Design:
     canonical = " + ".join(
         ["0" if intercept is None else "1", *(name for name in terms if name not in (INTERCEPT, "1"))]
     )
-    return Design(text, checked, intercept, canonical, terms, Rule(manager.engine, spec, known, dict(used.dtypes)))
+    return Design(text, checked, intercept, canonical, terms, Rule(engine.name, made.spec, known, dict(used.dtypes)))
 
 
 def response(text: str, data: Any, env: Mapping[str, Any]) -> pd.Series:
@@ -210,31 +206,28 @@ def response(text: str, data: Any, env: Mapping[str, Any]) -> pd.Series:
             f"formula: the left-hand side must be one term, such as ret or np.log(ret), not {text.strip()!r}; "
             "write I(...) around a sum, difference or other arithmetic of columns"
         )
-    manager = FormulaManager()
+    engine = engine_in_use()
     formula = f"~ 0 + {formula}"
-    _read(manager, formula, text)
+    _read(engine, formula, text)
     columns = mentioned(text, frame.columns)
     check_once(frame, columns)
     used = _numpy_columns(frame, columns)
     used = used.astype(dict.fromkeys(used.select_dtypes(bool), float))  # patsy would take flags for categories
     known = _namespace(text, env, used)
-    # A missing value is kept as it is by formulaic's "ignore", and by patsy where nothing counts as missing.
-    keep = manager.get_na_action("raise", types=[]) if manager.engine == "patsy" else "ignore"
     with _no_warnings():
         try:
-            values = manager.get_matrices(formula, _positional(used), known, na_action=keep)
+            made = engine.make(formula, _positional(used), known, keep_missing=True)
         except Exception as error:
             if _unknown_name(error, text) is None:
                 _refuse_labels(used)
-            raise _refusal(error, manager.engine, text, frame.columns) from error
-    made = manager.get_column_names(manager.spec)
+            raise _refusal(error, engine.name, text, frame.columns) from error
     # The columns of a categorical variable have names of their own; one of numbers is called as its term.
-    if made != manager.get_term_names(manager.spec):
+    if made.columns != list(made.terms):
         _refuse_labels(used)
         raise TypeError(
-            f"formula: the left-hand side {text.strip()!r} must be one column of numbers, not {listing(made)}"
+            f"formula: the left-hand side {text.strip()!r} must be one column of numbers, not {listing(made.columns)}"
         )
-    return pd.Series(np.asarray(values, dtype=np.float64)[:, 0], index=frame.index, name=text.strip())
+    return pd.Series(np.asarray(made.matrix, dtype=np.float64)[:, 0], index=frame.index, name=text.strip())
 
 
 def _refuse_labels(used: pd.DataFrame) -> None:
@@ -270,17 +263,12 @@ def _namespace(text: str, env: Mapping[str, Any], used: pd.DataFrame) -> dict[st
     return {name: env[name] for name in sorted(variables.difference(used) | functions) if name in env}
 
 
-def _read(manager: FormulaManager, formula: str, text: str) -> None:
+def _read(engine: Engine, formula: str, text: str) -> None:
     with _no_warnings():
         try:
-            manager.get_spec(formula)
+            engine.read(formula)
         except Exception as error:
-            raise ValueError(f"formula: {manager.engine} cannot read {text!r}: {_message(error)}") from error
-
-
-def _evaluated(manager: FormulaManager, formula: Any, used: pd.DataFrame, env: dict[str, Any]) -> Any:
-    """The design matrix, where no row is dropped: the engines' own choice with missing values is to drop."""
-    return manager.get_matrices(formula, _positional(used), env, na_action=manager.get_na_action("raise"))
+            raise ValueError(f"formula: {engine.name} cannot read {text!r}: {_message(error)}") from error
 
 
 def _used(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
@@ -356,18 +344,6 @@ def _no_warnings() -> Iterator[None]:
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message="Data has categories outside")
         yield
-
-
-@contextmanager
-def _order_of_spec() -> Iterator[None]:
-    """A spec has its order of terms; statsmodels takes one of formulaic's only while its own ordering is "legacy"."""
-    options = statsmodels.formula.options
-    ordering = options.ordering
-    options.ordering = "legacy"
-    try:
-        yield
-    finally:
-        options.ordering = ordering
 
 
 def _checked(matrix: Any, columns: Iterable[str], index: pd.Index) -> pd.DataFrame:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from statsmodels.formula._manager import FormulaManager
 
 from mlfm.alignment import positions
 from mlfm.arrays import real_array
+from mlfm.formula.engines import engine_in_use
 from mlfm.wording import listing
 
 Floats = NDArray[np.float64]
@@ -114,14 +114,12 @@ def _from_text(text: str, names: pd.Index) -> Hypothesis:
             f"r_matrix: more than one = in a hypothesis of {text!r}; write them apart, with a comma between"
         )
     try:
-        known = FormulaManager().get_linear_constraints(plain, [f"parameter{i}_" for i in range(len(found))])
+        R, q = engine_in_use().constraints(plain, [f"parameter{i}_" for i in range(len(found))])
     except Exception:  # each engine has errors of its own, which know our names for the parameters only
         raise ValueError(
             f"r_matrix: {text!r} cannot be read as linear hypotheses: names of parameters, numbers, + - * / and =, "
             "with commas between hypotheses"
         ) from None
-    R = np.asarray(known.constraint_matrix, dtype=np.float64)
-    q = np.asarray(known.constraint_values, dtype=np.float64).ravel()
     parts = [part.strip() for part in re.split(r",(?![^\[]*\])", text)]
     labels = parts if len(parts) == len(R) else [f"c{i}" for i in range(len(R))]
     return Hypothesis(names.get_indexer(found), R, q, labels)

@@ -98,9 +98,6 @@ class SampleCovariance(FrozenOperator):
     def _transpose(self) -> SampleCovariance:
         return self
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__.copy()
-
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
+        super().__setstate__(state)
         self._Y.setflags(write=False)
