@@ -1,25 +1,22 @@
 """Rotation of a group's loadings to simple structure, or towards a target.
 
-Criteria and the gradient projection algorithm are those of Bernaards and Jennrich (2005), *Gradient projection
-algorithms and software for arbitrary rotation criteria in factor analysis*, Educational and Psychological Measurement
-65(5); the algorithm is statsmodels'. Its criteria are not used: they make matrices of features x features.
+Criteria are those of Bernaards and Jennrich (2005), *Gradient projection algorithms and software for arbitrary rotation
+criteria in factor analysis*, Educational and Psychological Measurement 65(5), without matrices of features x features.
 
 Loadings F become L = F M, factors z become M^-1 z, whose covariance Phi = (M'M)^-1 has ones on its diagonal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from statsmodels.multivariate.factor_rotation import procrustes
-from statsmodels.multivariate.factor_rotation._gpa_rotation import GPA
+
+from mlfm.inference.gradient_projection import Criterion, Oblique, Orthogonal, descend
 
 Floats = NDArray[np.float64]
-#: The value of a criterion at rotated loadings, to be made small, and its derivative.
-Criterion = Callable[[Floats], tuple[float, Floats]]
 #: Of the largest singular value of a group's loadings, or of M, what its smallest must have.
 LEAST_LENGTH = 1e-8
 
@@ -71,24 +68,16 @@ def least(A: Floats, criterion: Criterion, oblique: bool, search: Search) -> Tur
     """The best of the rotations that the starts lead to."""
     r = A.shape[1]
     best, found = np.inf, Turn(np.eye(r), False)
+    rotations = Oblique() if oblique else Orthogonal()
     for start in range(search.n_starts):
         T = np.eye(r) if start == 0 else _random_rotation(r, search.rng)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # a slope of 0 has no logarithm
-            try:
-                L, _, T, steps = GPA(
-                    A,
-                    vgQ=criterion,
-                    T=T,
-                    max_tries=search.maxiter,
-                    rotation_method="oblique" if oblique else "orthogonal",
-                    tol=search.tol,
-                )
-                value = criterion(L)[0]
-            except np.linalg.LinAlgError:  # an oblique rotation that ran away
-                continue
-        if value < best:
-            M = np.linalg.inv(T.T) if oblique else T
-            best, found = value, Turn(M, bool(steps[-1][2] < np.log10(search.tol)))
+        try:
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                point, converged = descend(A, criterion, rotations, T, search.maxiter, search.tol)
+        except np.linalg.LinAlgError:  # an oblique rotation that ran away
+            continue
+        if point.value < best:
+            best, found = point.value, Turn(np.linalg.inv(point.T.T) if oblique else point.T, converged)
     return found
 
 
