@@ -55,9 +55,7 @@ class Patsy:
         known = patsy.EvalEnvironment([dict(env)])
         matrix = patsy.dmatrix(formula, data, eval_env=known, NA_action=missing, return_type="dataframe")
         spec = matrix.design_info
-        return Made(
-            matrix, list(spec.column_names), dict(spec.term_name_slices), patsy.INTERCEPT in spec.terms, spec
-        )
+        return Made(matrix, list(spec.column_names), dict(spec.term_name_slices), patsy.INTERCEPT in spec.terms, spec)
 
     def constraints(self, text: str, names: list[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         import patsy

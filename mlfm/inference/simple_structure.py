@@ -77,7 +77,8 @@ def least(A: Floats, criterion: Criterion, oblique: bool, search: Search) -> Tur
         except np.linalg.LinAlgError:  # an oblique rotation that ran away
             continue
         if point.value < best:
-            best, found = point.value, Turn(np.linalg.inv(point.T.T) if oblique else point.T, converged)
+            M = np.asarray(np.linalg.inv(point.T.T)) if oblique else point.T
+            best, found = point.value, Turn(M, converged)
     return found
 
 
