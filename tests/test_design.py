@@ -5,21 +5,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import statsmodels.formula
 
 from mlfm.formula.design import as_frame, design, mentioned, names, response
 
 ENV = {"np": np, "pd": pd, "double": lambda x: 2 * x, "knots": [1.5, 3.5]}
-
-
-@pytest.fixture(params=["patsy", "formulaic"])
-def engine(request):
-    pytest.importorskip(request.param)
-    options = statsmodels.formula.options
-    before = options.formula_engine
-    options.formula_engine = request.param
-    yield request.param
-    options.formula_engine = before
 
 
 @pytest.fixture
@@ -52,11 +41,20 @@ class TestMatrix:
         assert made.matrix["market"].tolist() == data["market"].tolist()
         assert made.matrix["C(regime)[T.wild]"].tolist() == [0, 1, 0, 0, 1, 0]
 
-    def test_the_engines_make_the_same(self, data):
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "market * regime + np.log(size) + center(size)",
+            "0 + size + open + regime:size + regime",
+            "size:market + market + regime:open + open + market:regime + size",
+            "market * size * open",
+        ],
+    )
+    def test_the_engines_make_the_same(self, data, text, formula_options):
         matrices = {}
         for engine in ("patsy", "formulaic"):
-            statsmodels.formula.options.formula_engine = engine
-            matrices[engine] = design("market * regime + np.log(size) + center(size)", data, ENV).matrix
+            formula_options.formula_engine = engine
+            matrices[engine] = design(text, data, ENV).matrix
         pd.testing.assert_frame_equal(matrices["patsy"], matrices["formulaic"])
 
     @pytest.mark.parametrize("text", ["0", "-1", "0 + 0"])
@@ -203,22 +201,16 @@ class TestNewData:
         made = design("0 + center(market)", data, ENV)
         assert made.of(pd.DataFrame({"market": [10.0]})).iloc[0, 0] == 10 - data["market"].mean()
 
-    def test_engine_is_the_old_one(self, data, engine):
+    def test_engine_is_the_old_one(self, data, engine, formula_options):
         made = design("center(market) + regime", data, ENV)
-        statsmodels.formula.options.formula_engine = "patsy" if engine == "formulaic" else "formulaic"
+        formula_options.formula_engine = "patsy" if engine == "formulaic" else "formulaic"
         pd.testing.assert_frame_equal(made.of(data[:3]), made.matrix[:3])
 
     @pytest.mark.parametrize("ordering", ["degree", "sort", "none"])
-    def test_orderings(self, data, ordering):
-        options = statsmodels.formula.options
-        before = options.ordering
-        options.ordering = ordering
-        try:
-            made = design("regime + center(market)", data, ENV)
-            pd.testing.assert_frame_equal(made.of(data[:3]), made.matrix[:3])
-            assert options.ordering == ordering
-        finally:
-            options.ordering = before
+    def test_orderings(self, data, ordering, formula_options):
+        formula_options.ordering = ordering
+        made = design("regime + center(market)", data, ENV)
+        pd.testing.assert_frame_equal(made.of(data[:3]), made.matrix[:3])
 
     def test_categories_of_their_own(self, data):
         for old in ("str", "category"):

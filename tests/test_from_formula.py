@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.formula
 import statsmodels.formula.api as smf
 
 import mlfm
@@ -31,16 +30,6 @@ NOISE = RNG.standard_normal((60, 2)) @ OWN + RNG.standard_normal((60, 1)) @ SHAR
 Y = pd.DataFrame(NOISE + 5 + X[["market"]].to_numpy(), index=DAYS, columns=FEATURES)
 GAPPY = Y.mask(RNG.random(Y.shape) < 0.05)
 LATENT = "latent(1, d=1) + latent(sector, d=1)"
-
-
-@pytest.fixture(params=["patsy", "formulaic"])
-def engine(request):
-    pytest.importorskip(request.param)
-    options = statsmodels.formula.options
-    before = options.formula_engine
-    options.formula_engine = request.param
-    yield request.param
-    options.formula_engine = before
 
 
 def wide(text, data=X, **options):
