@@ -76,8 +76,8 @@ class Hierarchy:
        └─ Oil (2)
     >>> hierarchy.permutation
     array([0, 2, 1, 3])
-    >>> hierarchy.groups("industry")["Energy", "Oil"]
-    Index(['BP', 'TTE'], dtype='str')
+    >>> hierarchy.groups("industry")["Energy", "Oil"].tolist()
+    ['BP', 'TTE']
     """
 
     __slots__ = ("_features", "_labels", "_levels", "_offsets", "_permutation")

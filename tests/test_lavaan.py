@@ -90,7 +90,7 @@ def test_loadings_up_to_the_sign_of_each_factor(fit):
     found = results.loadings.loc[expected.index]
     groups = pd.DataFrame([of_group(results, feature) for feature in expected.index], index=expected.index)
     for k, column in enumerate(expected.columns):
-        products = (expected[column] * found[column]).groupby(groups[k]).transform("sum")
+        products = (expected[column] * found[column]).groupby(groups[k].to_numpy()).transform("sum")
         np.testing.assert_allclose(found[column] * np.sign(products), expected[column], **REACH)
 
 

@@ -33,7 +33,7 @@ NESTINGS = {
     "flat, too many factors": (LABELS[[]], (2,), LABELS, (1, 1, 1), False),
     "no global factor": (LABELS, (0, 1, 0), LABELS, (1, 1, 0), True),
     "other names of levels and groups": (
-        LABELS[["area"]].replace({"a": 7, "b": 5}).rename(columns={"area": "half"}),
+        LABELS[["area"]].apply(lambda area: area.map({"a": 7, "b": 5})).rename(columns={"area": "half"}),
         (1, 1),
         LABELS,
         (1, 1, 1),

@@ -281,17 +281,17 @@ def test_lstsq_of_full_column_rank():
     M, dense = made(rows, cols, (3, 2, 1))
     assert np.linalg.matrix_rank(dense) == 7
     b = np.random.default_rng(0).standard_normal((11, 2))
-    np.testing.assert_allclose(M.lstsq(b), np.linalg.lstsq(dense, b)[0], rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(M.lstsq(b), np.linalg.lstsq(dense, b, rcond=None)[0], rtol=1e-7, atol=1e-8)
     labelled = M.lstsq(pd.Series(b[:, 0], index=rows.features).iloc[::-1])
     assert list(labelled.index) == list(cols.features)
-    np.testing.assert_allclose(labelled, np.linalg.lstsq(dense, b[:, 0])[0], rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(labelled, np.linalg.lstsq(dense, b[:, 0], rcond=None)[0], rtol=1e-7, atol=1e-8)
 
 
 @pytest.mark.parametrize("shape", [tall, wide, one_row, one_column, flat, singles, without_global, of_rank_nothing])
 def test_lstsq_finds_the_shortest(shape):
     M, dense = made(*shape())
     b = np.random.default_rng(6).standard_normal((len(dense), 2))
-    shortest = np.linalg.lstsq(dense, b)[0]
+    shortest = np.linalg.lstsq(dense, b, rcond=None)[0]
     np.testing.assert_allclose(M.lstsq(b), shortest, rtol=0, atol=1e-7 * max(np.abs(shortest).max(), 1))
 
 
@@ -301,7 +301,7 @@ def test_lstsq_of_square_matrices_that_lack_rank_finds_the_shortest(seed):
     M, dense = made(rows, rows, (2, 1, 1), seed=seed)
     assert np.linalg.matrix_rank(dense) < 20
     b = np.random.default_rng(seed).standard_normal(20)
-    shortest = np.linalg.lstsq(dense, b)[0]
+    shortest = np.linalg.lstsq(dense, b, rcond=None)[0]
     np.testing.assert_allclose(M.lstsq(b), shortest, rtol=0, atol=1e-6 * np.abs(shortest).max())
 
 

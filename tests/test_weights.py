@@ -242,7 +242,7 @@ def weighted(value, dtype=float):
             "its index differs .* int64 labels: 0, 1 and 58 more; endog has",
         ),
         (weighted(1).to_frame("w"), TypeError, "one number a row is needed, not a DataFrame; choose a column"),
-        (weighted(1).astype(str), TypeError, "real numbers are needed, not str"),
+        (weighted(1).astype(str), TypeError, "real numbers are needed, not (str|object)"),
         (weighted(1).astype(complex), TypeError, "real numbers are needed, not complex128"),
         (pd.Series(DAYS, index=DAYS), TypeError, "real numbers are needed, not datetime64"),
         (["a"] * 60, TypeError, "real numbers are needed"),

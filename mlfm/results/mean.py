@@ -54,7 +54,7 @@ class MeanResults(UncertaintyResults):
         --------
         >>> import mlfm
         >>> data = mlfm.datasets.load("abilities")
-        >>> first, rest = data.endog.columns[0], data.endog.columns[1:]
+        >>> first, rest = data.groups.index[0], data.groups.index[1:]
         >>> endog, groups = data.endog[rest], data.groups.loc[rest]
         >>> results = mlfm.MultilevelFactorModel(endog, data.endog[[first]], hierarchy=groups, ranks=[1, 1]).fit()
         >>> results.predict([[0.0], [1.0]]).iloc[:, :2].round(2)
@@ -135,7 +135,7 @@ class MeanResults(UncertaintyResults):
         --------
         >>> import mlfm
         >>> data = mlfm.datasets.load("abilities")
-        >>> first, rest = data.endog.columns[0], data.endog.columns[1:]
+        >>> first, rest = data.groups.index[0], data.groups.index[1:]
         >>> model = mlfm.MultilevelFactorModel(
         ...     data.endog[rest], data.endog[first], hierarchy=data.groups.loc[rest], ranks=[1, 1]
         ... )
@@ -166,7 +166,7 @@ class MeanResults(UncertaintyResults):
         --------
         >>> import mlfm
         >>> data = mlfm.datasets.load("abilities")
-        >>> first, rest = data.endog.columns[0], data.endog.columns[1:]
+        >>> first, rest = data.groups.index[0], data.groups.index[1:]
         >>> endog, groups = data.endog[rest], data.groups.loc[rest]
         >>> results = mlfm.MultilevelFactorModel(endog, data.endog[[first]], hierarchy=groups, ranks=[1, 1]).fit()
         >>> results.wald_test_terms().round(1)

@@ -57,7 +57,7 @@ def colour(number: int) -> str:
     return CATEGORIES[number % len(CATEGORIES)]
 
 
-def heatmap(ax: Axes, values: Floats, limit: float, label: str, interpolation: str = "auto") -> None:
+def heatmap(ax: Axes, values: Floats, limit: float, label: str, interpolation: str = "antialiased") -> None:
     """Numbers on both sides of 0 as colours, with a colour bar; what is beyond the limit has the colour of its end."""
     image = ax.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect="auto", interpolation=interpolation)
     over, under = bool((values > limit).any()), bool((values < -limit).any())
