@@ -4,6 +4,7 @@ import ast
 import doctest
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,35 @@ def test_imports_go_down(path):
     room = room_of(path)
     for other in imports(path):
         assert other == room or FLOOR[other] < FLOOR[room], f"{room} imports {other}"
+
+
+@pytest.mark.portable
+@pytest.mark.parametrize("path", [*SOURCES, *sorted(HOME.rglob("*.p[xy][xd]"))], ids=lambda path: path.name)
+def test_nothing_private_of_other_packages(path):
+    """Names that begin with an underscore are the package's own business, and change without notice."""
+    lines = re.findall(r"^\s*(?:from\s+\S+\s+c?import\b[^#\n]*|c?import\b[^#\n]*)", path.read_text(), re.MULTILINE)
+    theirs = [line for line in lines if not re.match(r"\s*(?:from|import)\s+(?:mlfm\b|__future__)", line)]
+    assert not [line for line in theirs if re.search(r"(?<![A-Za-z0-9])_[A-Za-z]", line)]
+
+
+@pytest.mark.portable
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(HOME)))
+def test_no_private_attribute_of_other_packages(path):
+    """As ``pd.core._something`` or ``scipy.linalg._misc.x``, under whatever name the package was imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = {
+        (alias.asname or alias.name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+        if (getattr(node, "module", None) or alias.name).split(".")[0] not in {"mlfm", *sys.stdlib_module_names}
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            root = node.value
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            assert not (isinstance(root, ast.Name) and root.id in imported), ast.unparse(node)
 
 
 def test_importing_mlfm_is_light():
