@@ -5,6 +5,8 @@ from scipy.linalg import cython_blas
 
 from mlfm._kernels import _blas
 
+pytestmark = pytest.mark.portable
+
 
 def test_a_function_of_another_signature_is_refused():
     wide = "double (long *, double *, long *, double *, long *)"

@@ -8,6 +8,8 @@ import pytest
 import mlfm
 from mlfm.cli import main
 
+pytestmark = pytest.mark.portable
+
 
 @pytest.fixture
 def files(tmp_path):

@@ -4,6 +4,8 @@ import pytest
 
 import mlfm
 
+pytestmark = pytest.mark.portable
+
 SHAPES = {
     "abilities": ((301, 24), {"ability": 5}, 0),
     "cells": ((765, 700), {"lineage": 4, "cell_type": 10, "type_x_louvain": 35}, 0),

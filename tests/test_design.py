@@ -8,6 +8,8 @@ import pytest
 
 from mlfm.formula.design import as_frame, design, mentioned, names, response
 
+pytestmark = pytest.mark.portable
+
 ENV = {"np": np, "pd": pd, "double": lambda x: 2 * x, "knots": [1.5, 3.5]}
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from mlfm import cli
 
+pytestmark = pytest.mark.portable
+
 PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.rst"))
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 SUMMARY = "Multilevel Factor Model Results"

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from mlfm.formula.nesting import levels_in_order, levels_of
 from mlfm.formula.terms import canonical, mistake, parse, written
 
+pytestmark = pytest.mark.portable
+
 S, SI = ("sector",), ("sector", "industry")
 
 READ = [

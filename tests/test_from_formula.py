@@ -8,6 +8,8 @@ import statsmodels.formula.api as smf
 import mlfm
 from mlfm import Hierarchy, MultilevelFactorModel
 
+pytestmark = pytest.mark.portable
+
 FEATURES = [f"x{j}" for j in range(12)]
 GROUPS = pd.DataFrame({"sector": list("aaaaaabbbbbb"), "industry": list("pppqqqpppsss")}, index=FEATURES)
 DAYS = pd.date_range("2024-01-01", periods=60, name="date")

@@ -9,6 +9,8 @@ import pytest
 
 from mlfm import Hierarchy
 
+pytestmark = pytest.mark.portable
+
 LABELS = pd.DataFrame(
     {
         "sector": ["Tech", "Energy", "Tech", "Energy", "Tech", "Health"],

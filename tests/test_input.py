@@ -8,6 +8,8 @@ from oracle import make_case
 import mlfm
 from mlfm import Hierarchy, MultilevelFactorModel
 
+pytestmark = pytest.mark.portable
+
 FEATURES = [f"x{j}" for j in range(12)]
 GROUPS = pd.DataFrame({"sector": list("aaaaaabbbbbb"), "industry": list("ppprrrpppsss")}, index=FEATURES)
 DATA = pd.DataFrame(np.random.default_rng(0).standard_normal((30, 12)), columns=FEATURES)

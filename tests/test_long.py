@@ -6,6 +6,8 @@ import pytest
 from mlfm import Hierarchy
 from mlfm.formula.long import refuse_varying, widen
 
+pytestmark = pytest.mark.portable
+
 
 @pytest.fixture
 def data():

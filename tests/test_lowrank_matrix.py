@@ -12,6 +12,8 @@ from mlfm import Hierarchy
 from mlfm.exceptions import ConditionWarning
 from mlfm.lowrank import MultilevelMatrix
 
+pytestmark = pytest.mark.portable
+
 ZOO = zoo()
 
 

@@ -10,6 +10,8 @@ from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
 from mlfm import MultilevelCovariance, MultilevelLowRank
 
+pytestmark = pytest.mark.portable
+
 
 def covariance(case):
     sigma = MultilevelCovariance(case.hierarchy, case.loadings, case.uniquenesses, ranks=case.ranks)

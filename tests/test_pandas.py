@@ -8,6 +8,8 @@ import pytest
 import mlfm
 from mlfm import Hierarchy, MultilevelFactorModel
 
+pytestmark = pytest.mark.portable
+
 FEATURES = [f"x{j}" for j in range(12)]
 GROUPS = pd.DataFrame({"sector": list("aaaaaabbbbbb")}, index=FEATURES)
 RNG = np.random.default_rng(3)

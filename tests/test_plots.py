@@ -16,6 +16,8 @@ from mlfm.inference.block_means import boundaries, fitted_means, runs, sample_me
 from mlfm.inference.scree import eigenvalues, noise_edge
 from mlfm.reporting.plots.groups import apart
 
+pytestmark = pytest.mark.portable
+
 SHUFFLE = np.random.default_rng(5).permutation(30)
 CASE = make_case(
     [[0] * 30, *np.array([[j // 10 for j in range(30)], [j // 5 for j in range(30)]])[:, SHUFFLE].tolist()],

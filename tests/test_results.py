@@ -10,6 +10,8 @@ from statsmodels.base.model import LikelihoodModel, LikelihoodModelResults
 import mlfm
 from mlfm import MultilevelFactorModel, MultilevelFactorResults
 
+pytestmark = pytest.mark.portable
+
 LABELS = [[0] * 30, [j // 10 for j in range(30)], [j // 5 for j in range(30)]]
 CASE = make_case(LABELS, (2, 1, 0), nobs=100, seed=2)
 

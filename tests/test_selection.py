@@ -6,6 +6,8 @@ import pytest
 
 from mlfm import Hierarchy, MultilevelCovariance, MultilevelLowRank
 
+pytestmark = pytest.mark.portable
+
 LABELS = pd.DataFrame(
     {"sector": ["Tech", "Energy", "Tech", "Energy", "Tech"], "industry": ["Chips", "Oil", "Soft", "Oil", "Chips"]},
     index=["AMD", "BP", "SAP", "TTE", "NVDA"],
