@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import mlfm
 
@@ -141,3 +142,15 @@ def test_every_package_is_installed():
     project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
     listed = set(project["tool"]["setuptools"]["packages"])
     assert {"mlfm", *(f"mlfm.{path.parent.name}" for path in HOME.glob("*/__init__.py"))} <= listed
+
+
+def test_the_oldest_versions_allowed_are_those_that_are_tested():
+    import tomllib
+
+    home = Path(__file__).parent.parent
+    project = tomllib.loads((home / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", (home / ".ci" / "oldest.txt").read_text(), re.MULTILINE))
+    for requirement in needed:
+        name, floor = requirement.split(">=")
+        assert Version(pinned[name]) == Version(floor), requirement
