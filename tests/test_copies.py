@@ -146,7 +146,7 @@ def assert_same(mine, other):
 
 
 def test_every_public_class_is_here():
-    page = (Path(mlfm.__file__).parent.parent / "docs" / "api.rst").read_text(encoding="utf-8")
+    page = (Path(__file__).parent.parent / "docs" / "api.rst").read_text(encoding="utf-8")
     documented = set()
     for name in re.findall(r"^   ([\w.]+)$", page, re.MULTILINE):
         home, _, own = f"mlfm.{name}".rpartition(".")
