@@ -316,7 +316,7 @@ class TestPrediction:
         loaded = mlfm.load(tmp_path / "fit")
         new = model.design.matrix[:3].sample(frac=1, axis=1, random_state=0)
         pd.testing.assert_frame_equal(loaded.predict(new), results.fittedvalues[:3], check_freq=False)
-        with pytest.raises(ValueError, match=r"loaded from a file cannot work out .*'Intercept', 'C\(regime\)"):
+        with pytest.raises(ValueError, match=r"loaded from a file, cannot work out .*'Intercept', 'C\(regime\)"):
             loaded.predict(X[:3])
         assert loaded.formula == model.formula
 

@@ -152,6 +152,27 @@ def test_labels(pair, case, vectors):
     np.testing.assert_array_equal(series.loc[frame.index], M @ vectors[:, 1])
 
 
+def test_labels_on_the_left(pair, case, vectors):
+    M, dense = pair
+    size = np.abs(dense).max() * len(dense)
+    frame = pd.DataFrame(vectors.T, index=["u", "v", "w"], columns=case.hierarchy.features)
+    shuffled = frame.sample(frac=1, axis=1, random_state=1)
+    out = M.rdot(shuffled)
+    assert list(out.index) == ["u", "v", "w"]
+    assert out.columns.equals(shuffled.columns)
+    close(out[frame.columns], vectors.T @ dense, size)
+    series = M.rdot(shuffled.loc["v"])
+    assert series.name == "v"
+    close(series[frame.columns], vectors[:, 1] @ dense, size)
+    close(M.rdot(vectors.T.tolist()), vectors.T @ dense, size)
+    close(M.rdot(2).to_dense(), 2 * dense)
+    close(M.rdot(aslinearoperator(dense)) @ vectors, dense @ dense @ vectors, size**2)
+    with pytest.raises(ValueError, match="a vector or a matrix is needed, not 3 dimensions"):
+        M.rdot(vectors[None])
+    with pytest.raises(ValueError, match="not multiplied by @"):
+        _ = 2 @ M
+
+
 def test_norms_and_forms(pair, case, vectors):
     M, dense = pair
     size = np.linalg.norm(dense)

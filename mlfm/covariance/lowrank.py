@@ -196,7 +196,7 @@ class MultilevelLowRank(FrozenOperator):
 
     __radd__ = __add__
 
-    def _transpose(self) -> MultilevelLowRank:
+    def transpose(self) -> MultilevelLowRank:
         return self if self._terms.symmetric else MultilevelLowRank._of(self, self._terms.transposed)
 
     def scale(self, by: pd.Series | ArrayLike, right: pd.Series | ArrayLike | None = None) -> MultilevelLowRank:

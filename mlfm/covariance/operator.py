@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, aslinearoperator
+from scipy.sparse.linalg import LinearOperator
 
 from mlfm.alignment import positions
 from mlfm.arrays import floating_array
@@ -20,11 +20,51 @@ from mlfm.wording import listing
 
 Floats = NDArray[np.float64]
 
-# What SciPy keeps in an operator is its own affair, and differs from version to version: it is made anew, never copied.
-OF_SCIPY = frozenset(vars(aslinearoperator(np.eye(1))))
+
+class Frozen:
+    """Objects that cannot be changed once they are made.
+
+    Copies and pickles hold what an object was given before it was frozen; what it works out when first asked is worked
+    out again.
+    """
+
+    _held: frozenset[str]  # names of attributes
+
+    def _freeze(self, foreign: Iterable[str] = ()) -> None:
+        """Nothing more is given; ``foreign`` are attributes that are not this object's to copy."""
+        vars(self)["_held"] = frozenset(vars(self)).difference(foreign)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name in self._held}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._freeze()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_change()
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._refuse_change()
+        super().__delattr__(name)
+
+    def _refuse_change(self) -> None:
+        if "_held" in vars(self):
+            raise AttributeError(f"a {type(self).__name__} cannot be changed; make a new one")
 
 
-class Axis:
+def number(x: Any) -> float:
+    """A finite real number, or an error."""
+    value = x.item() if isinstance(x, (np.generic, np.ndarray)) else x
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"a real number is needed, not {x!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"a finite number is needed, not {x!r}")
+    return float(value)
+
+
+class Axis(Frozen):
     """The rows or the columns of an operator: their labels, and the order in which arrays are worked on.
 
     Parameters
@@ -39,6 +79,7 @@ class Axis:
         self.labels = labels
         same = order is None or bool((order == np.arange(len(labels))).all())
         self.order = None if same else order
+        self._freeze()
 
     @classmethod
     def of(cls, hierarchy: Hierarchy) -> Axis:
@@ -117,45 +158,6 @@ def refuse_gaps(values: Floats, name: str, labels: pd.Index) -> None:
         raise ValueError(f"{name}: {int(bad.sum())} values are missing or infinite, at {listing(rows)}")
 
 
-class Frozen:
-    """Objects that cannot be changed once they are made.
-
-    Copies and pickles hold what an object was made of; what it works out when first asked is worked out again.
-    """
-
-    def _freeze(self) -> None:
-        self.__dict__["_frozen"] = True
-
-    def __getstate__(self) -> dict[str, Any]:
-        lazy = {name for name in vars(self) if isinstance(getattr(type(self), name, None), cached_property)}
-        return {name: value for name, value in vars(self).items() if name not in lazy}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._refuse_change()
-        super().__setattr__(name, value)
-
-    def __delattr__(self, name: str) -> None:
-        self._refuse_change()
-        super().__delattr__(name)
-
-    def _refuse_change(self) -> None:
-        if "_frozen" in self.__dict__:
-            raise AttributeError(f"a {type(self).__name__} cannot be changed; make a new one")
-
-
-def number(x: Any) -> float:
-    """A finite real number, or an error."""
-    value = x.item() if isinstance(x, (np.generic, np.ndarray)) else x
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"a real number is needed, not {x!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"a finite number is needed, not {x!r}")
-    return float(value)
-
-
 class FrozenOperator(Frozen, LinearOperator):
     """A LinearOperator with labelled rows and columns that cannot be changed.
 
@@ -164,11 +166,14 @@ class FrozenOperator(Frozen, LinearOperator):
     """
 
     def __init__(self, rows: Axis, columns: Axis) -> None:
+        own = set(vars(self))
         super().__init__(np.dtype(np.float64), (len(rows), len(columns)))
+        self._of_scipy = set(vars(self)) - own
         self._rows, self._columns = rows, columns
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in OF_SCIPY}
+    def _freeze(self, foreign: Iterable[str] = ()) -> None:
+        # What SciPy keeps in an operator differs from version to version: it is made anew, never copied.
+        super()._freeze({*foreign, *self._of_scipy, "_of_scipy"})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         FrozenOperator.__init__(self, state["_rows"], state["_columns"])
@@ -281,19 +286,44 @@ class FrozenOperator(Frozen, LinearOperator):
         return self._labelled_times(X)
 
     def rdot(self, x: Any) -> Any:
-        """x @ self, for a vector, a matrix or an operator on the left."""
+        """x @ self: with a vector or a matrix on the left, an operator, or a number.
+
+        Parameters
+        ----------
+        x : array, Series, DataFrame, LinearOperator or number
+            A vector of as many elements as there are rows, or a matrix with a column for each. A Series is aligned by
+            label, and a DataFrame by the labels of its columns.
+        """
         if isinstance(x, LinearOperator):
             return x.dot(self)
-        array = np.asarray(x)
-        if array.ndim not in (1, 2):
-            raise ValueError(f"x: a vector or a matrix is needed, not {array.ndim} dimensions")
-        return self.T.dot(array.T).T
+        if not hasattr(x, "ndim"):
+            x = np.asarray(x)
+        if x.ndim == 0:
+            return self.dot(x)
+        if x.ndim > 2:
+            raise ValueError(f"x: a vector or a matrix is needed, not {x.ndim} dimensions")
+        return self.T.dot(x) if x.ndim == 1 else self.T.dot(x.T).T
 
-    def _transpose(self) -> LinearOperator:
+    def transpose(self) -> LinearOperator:
+        """The transpose, an operator."""
         return Transposed(self)
 
-    def _adjoint(self) -> LinearOperator:
-        return self.T
+    @property
+    def T(self) -> Any:
+        """The transpose."""
+        return self.transpose()
+
+    def adjoint(self) -> LinearOperator:
+        """The adjoint, which is the transpose."""
+        return self.transpose()
+
+    @property
+    def H(self) -> Any:
+        """The adjoint, which is the transpose."""
+        return self.transpose()
+
+    def _adjoint(self) -> LinearOperator:  # SciPy asks for it
+        return self.transpose()
 
 
 class Transposed(FrozenOperator):
@@ -310,5 +340,5 @@ class Transposed(FrozenOperator):
     def _transposed_times(self, X: Floats) -> Floats:
         return self._operator._times(X)
 
-    def _transpose(self) -> LinearOperator:
+    def transpose(self) -> LinearOperator:
         return self._operator

@@ -122,9 +122,8 @@ class Design:
         """The design matrix of new data, with the knots, means and categories of the data it was first made of."""
         if self.rule is None:
             raise ValueError(
-                "exog: results without data, as those loaded from a file cannot work out the mean terms of new data; "
-                "give the columns of "
-                f"the design matrix themselves: {listing(self.matrix.columns, most=20)}"
+                "exog: results without data, as those loaded from a file, cannot work out the mean terms of new data; "
+                f"give the columns of the design matrix themselves: {listing(self.matrix.columns, most=20)}"
             )
         frame = as_frame(data)
         absent = [name for name in self.rule.dtypes if name not in frame.columns]

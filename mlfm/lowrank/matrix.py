@@ -210,7 +210,7 @@ class MultilevelMatrix(FrozenOperator):
         self._factors.transposed.subtract(0, X, out)
         return -out
 
-    def _transpose(self) -> MultilevelMatrix:
+    def transpose(self) -> MultilevelMatrix:
         return MultilevelMatrix._of(self._factors.transposed)
 
     def norm(self) -> float:

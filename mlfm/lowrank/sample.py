@@ -95,7 +95,7 @@ class SampleCovariance(FrozenOperator):
     def _transposed_times(self, X: Floats) -> Floats:
         return self._times(X)
 
-    def _transpose(self) -> SampleCovariance:
+    def transpose(self) -> SampleCovariance:
         return self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
