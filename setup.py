@@ -1,14 +1,13 @@
 """The compiled kernels; everything else about the package is in pyproject.toml."""
 
 import os
-import shutil
 import sys
-import sysconfig
+import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
-from setuptools.errors import CompileError
+from setuptools.errors import CompileError, PlatformError
 
 KERNELS = ["_blas", "blocks", "em", "gaps", "metric", "pairs", "scoring", "tree", "variants"]
 SHARED = "mlfm._kernels._cyutility"  # Cython's own code for memoryviews, compiled once for all kernels
@@ -31,7 +30,11 @@ COMPILE_ARGS = ["/O2"] if sys.platform == "win32" else ["-O3"] if DEBUG else ["-
 LINK_ARGS = ["-Wl,-s"] if sys.platform == "linux" and not DEBUG else []
 
 NO_COMPILER = """
-mlfm's kernels are compiled from C, and {missing}. Install a C compiler and Python's headers, then try again:
+mlfm's kernels are compiled from C, and C cannot be compiled here:
+
+    {error}
+
+Install a C compiler and Python's headers, then try again:
 
     Debian, Ubuntu          apt install gcc python3-dev
     Fedora, RHEL            dnf install gcc python3-devel
@@ -48,46 +51,45 @@ class BuildKernels(build_ext):
     def finalize_options(self):
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()  # an editable install knows no options of setup()
+        self.force = True  # what was built with other directives is not up to date
 
     def build_extensions(self):
-        if sys.platform != "win32":  # setuptools finds Visual Studio by itself, or says that it is not there
-            refuse_without_compiler(self.compiler.compiler_so[0])
+        refuse_without_compiler(self.compiler)
         from Cython.Build import cythonize
 
-        # A folder for each kind of build: what Cython made for one of them is not up to date for the other.
         made = cythonize(
             self.extensions,
             compiler_directives=DIRECTIVES,
             shared_utility_qualified_name=SHARED,
-            build_dir=str(Path(self.build_temp) / ("cython-debug" if DEBUG else "cython")),
+            build_dir=str(Path(self.build_temp, "cython")),
             nthreads=os.cpu_count() or 1,
-            force=self.force,
+            force=True,
         )
         for extension, generated in zip(self.extensions, made, strict=True):
             extension.sources = generated.sources
+        super().build_extensions()
+
+
+def refuse_without_compiler(compiler):
+    """Stop before Cython runs and say what to install."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "headers.c")
+        source.write_text("#include <Python.h>\n", encoding="utf-8")
         try:
-            super().build_extensions()
-        except CompileError:
-            header = Path(sysconfig.get_path("include"), "Python.h")
-            if header.exists():
-                raise
-            sys.exit(NO_COMPILER.format(missing=f"Python's headers are not here ({header} is not found)"))
-
-
-def refuse_without_compiler(program):
-    """Stop with a word on what to install, before anything is translated."""
-    if shutil.which(program) is None:
-        sys.exit(NO_COMPILER.format(missing=f"there is no C compiler here ({program!r} is not found)"))
+            compiler.compile([str(source)], output_dir=folder)
+        except (CompileError, PlatformError) as error:
+            sys.exit(NO_COMPILER.format(error=error))
 
 
 def kernel(name, source):
     return Extension(name, [source], extra_compile_args=COMPILE_ARGS, extra_link_args=LINK_ARGS)
 
 
-setup(
-    ext_modules=[
-        *(kernel(f"mlfm._kernels.{name}", f"mlfm/_kernels/{name}.pyx") for name in KERNELS),
-        kernel(SHARED, "mlfm/_kernels/_cyutility.c"),  # Cython writes it
-    ],
-    cmdclass={"build_ext": BuildKernels},
-)
+if __name__ == "__main__":  # Cython's processes may import this file
+    setup(
+        ext_modules=[
+            *(kernel(f"mlfm._kernels.{name}", f"mlfm/_kernels/{name}.pyx") for name in KERNELS),
+            kernel(SHARED, "mlfm/_kernels/_cyutility.c"),  # Cython writes it
+        ],
+        cmdclass={"build_ext": BuildKernels},
+    )

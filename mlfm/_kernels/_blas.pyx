@@ -9,12 +9,15 @@ from scipy.linalg import cython_blas, cython_lapack
 
 def exported(module, str name, str signature):
     """The capsule of a function that SciPy exports; an ImportError where it is not called as mlfm calls it."""
-    found = LowLevelCallable.from_cython(module, name)
+    try:
+        found = LowLevelCallable.from_cython(module, name)
+    except ValueError as error:
+        raise ImportError(f"this SciPy has no {name} that mlfm can call: {error}") from error
     called = re.sub(r"__pyx_t_\w+_d\b", "double", found.signature)  # SciPy's own name for a double
     if called != signature:
         raise ImportError(
-            f"SciPy's {name} is {called}, and mlfm calls {signature}: this SciPy is built with other integers (ILP64); "
-            "install SciPy from PyPI or conda-forge"
+            f"this SciPy's {name} is {called}, and mlfm calls {signature}; a SciPy from PyPI or conda-forge, built with "
+            "32-bit integers (LP64), is needed"
         )
     return found.function
 
