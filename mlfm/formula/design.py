@@ -237,7 +237,7 @@ def _refuse_labels(used: pd.DataFrame) -> None:
 
 
 def _without_backticks(text: str) -> str:
-    """Names in backticks written as Q("..."): patsy knows no backticks, and statsmodels loses formulaic's."""
+    """Names in backticks written as Q("..."): patsy knows no backticks, and formulaic knows both."""
 
     def quoted(found: re.Match[str]) -> str:
         name = found["ticked"]

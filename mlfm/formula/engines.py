@@ -96,6 +96,7 @@ class Formulaic:
         import formulaic.parser
 
         parser = formulaic.parser.DefaultFormulaParser
+        # Formula documents these keywords; their underscores keep them apart from names of sides.
         return formulaic.Formula(
             formula, _ordering=ordering, _parser=parser(feature_flags=parser.FeatureFlags.TWOSIDED)
         )

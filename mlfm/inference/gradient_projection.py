@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 #: The value of a criterion at rotated loadings, to be made small, and its derivative.
 Criterion = Callable[[Floats], tuple[float, Floats]]
-HALVINGS = 11  # of a step that does not lower the criterion enough, the first included
+STEPS = 11  # tried in one direction, each half as long as the one before
 
 
 class Point(NamedTuple):
@@ -94,7 +94,7 @@ def descend(
         if length < tol:
             return point, True
         step *= 2
-        for _ in range(HALVINGS):
+        for _ in range(STEPS):
             trial = at(rotations.nearest(point.T - step * down))
             if trial.value < point.value - step * length**2 / 2:
                 break
