@@ -435,7 +435,7 @@ class TestPickling:
         assert loaded.text == made.text
         assert loaded.intercept == "Intercept"
         assert loaded.matrix.columns.equals(made.matrix.columns)
-        with pytest.raises(ValueError, match=r"loaded from a file .* 'Intercept', 'C\(regime\)\[T.odd\]'"):
+        with pytest.raises(ValueError, match=r"loaded from a file, .* 'Intercept', 'C\(regime\)\[T.odd\]'"):
             loaded.of(data)
         assert pickle.loads(pickle.dumps(loaded)).text == made.text
         assert made.of(data).shape == made.matrix.shape
