@@ -16,8 +16,8 @@ def exported(module, str name, str signature):
     called = re.sub(r"__pyx_t_\w+_d\b", "double", found.signature)  # SciPy's own name for a double
     if called != signature:
         raise ImportError(
-            f"this SciPy's {name} is {called}, and mlfm calls {signature}; a SciPy from PyPI or conda-forge, built with "
-            "32-bit integers (LP64), is needed"
+            f"this SciPy's {name} is {called}, and mlfm calls {signature}; a SciPy from PyPI or conda-forge, built "
+            "with 32-bit integers (LP64), is needed"
         )
     return found.function
 
