@@ -61,7 +61,7 @@ def flat_model(X, rank):
 
 def fit_mlfm(X, rank):
     results = flat_model(X, rank).fit()
-    evaluations = len(results.record.evaluations) + results.record.elsewhere
+    evaluations = results.record.fcalls
     return Fit(results.loadings.to_numpy(), results.uniquenesses.to_numpy(), evaluations, results.converged)
 
 

@@ -109,7 +109,7 @@ def draw(truth, seed):
         "likelihood, s": round(seconds, 2),
         "Frobenius, s": round(fit.seconds, 2),
     }
-    taken = len(results.record.evaluations) + results.record.elsewhere
+    taken = results.record.fcalls
     course = [("likelihood", seconds, taken, len(results.on_floor))]
     for name, each in (("Frobenius", fit), ("Frobenius, as mlfm ends it", further), ("Frobenius, to its end", longer)):
         course.append((name, each.seconds, len(each.fitted.history), each.zeros))

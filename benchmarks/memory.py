@@ -84,7 +84,7 @@ def measured(case, maxiter):
         "peak / data": (peak() - before) / size,
         "model, s": seconds,
         "fit, s": record.seconds,
-        "evaluations": len(record.evaluations) + record.elsewhere,
+        "evaluations": record.fcalls,
         "log-likelihood": record.llf,
     }
 

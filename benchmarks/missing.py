@@ -52,7 +52,7 @@ def timed_fit(Y, groups, ranks):
     return (
         made,
         seconds,
-        len(results.record.evaluations) + results.record.elsewhere,
+        results.record.fcalls,
         1 if patterns is None else len(patterns),
     )
 

@@ -1,8 +1,9 @@
-"""Warnings of mlfm, each with a class of its own so that each can be filtered on its own."""
+"""Warnings of mlfm, each with a class of its own so that each can be filtered on its own; and an interruption."""
 
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 HOME = str(Path(__file__).parent)
 
@@ -45,6 +46,30 @@ class IrregularTestWarning(MlfmWarning):
 
 class LowerMaximumWarning(MlfmWarning):
     """A fit is at a lower maximum of the likelihood than another fit of the same model to the same data."""
+
+
+class SeveralMaximaWarning(MlfmWarning):
+    """The likelihood has several maxima, and the search came only once to the highest that it found."""
+
+
+class FitInterrupted(KeyboardInterrupt):
+    """A fit was interrupted after the first climb had ended: ``results`` are those of the highest maximum so far.
+
+    Parameters
+    ----------
+    results : MultilevelFactorResults
+        Its record says that it did not converge where the last digits are missing.
+    """
+
+    def __init__(self, results: Any) -> None:
+        super().__init__(
+            f"the fit was interrupted after {len(results.record.climbs)} climbs; the results of the highest so far are "
+            "the attribute results of this exception (at a prompt: sys.last_value.results)"
+        )
+        self.results = results
+
+    def __reduce__(self) -> tuple[type, tuple[Any]]:
+        return type(self), (self.results,)
 
 
 def warn_caller(message: str, category: type[MlfmWarning]) -> None:

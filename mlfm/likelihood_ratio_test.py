@@ -125,9 +125,9 @@ def _bootstrap_test(
     def replicate(i: int) -> None:
         data = draw(seeds[i])
         try:
-            less = small._of_other_data(values=data)._refit(like=restricted, start=restricted)
-            again = large._of_other_data(values=data[:, columns])
-            more = max((again._refit(like=full, start=start) for start in (less, None)), key=lambda fit: fit.llf)
+            # Searched as the fits of the data were; also from where these ended, and the larger model from the smaller.
+            less = _higher(small._of_other_data(values=data), restricted, restricted)
+            more = _higher(large._of_other_data(values=data[:, columns]), full, less)
         except ValueError as error:  # that of data that allow no fit
             outcomes[i] = f"failed ({error})"
             return
@@ -157,6 +157,11 @@ def _bootstrap_test(
         n_on_floor=int(on_floor.sum()),
         replicates=values,
     )
+
+
+def _higher(model: Any, like: MultilevelFactorResults, start: MultilevelFactorResults) -> MultilevelFactorResults:
+    """A fit of the model as another one was made, or the one that begins where ``start`` ended, if that is higher."""
+    return max((model._refit(like, own) for own in (start, None)), key=lambda fit: fit.llf)
 
 
 def _highest(restricted: MultilevelFactorResults, full: MultilevelFactorResults) -> float:

@@ -7,6 +7,7 @@ import numbers
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,29 @@ from mlfm.covariates import covariates, refuse_collinear
 from mlfm.endog import checked_values, match_hierarchy, row_labels
 from mlfm.estimation import (
     METHODS,
+    SEARCHES,
     STARTS,
     AnyProblem,
     Evaluation,
     FitRecord,
     IncompleteProblem,
+    Neighbourhood,
     Point,
     Problem,
     Search,
     filling,
-    maximise,
+    starts_of,
+    usual_search,
 )
 from mlfm.evidence import Evidence, IncompleteEvidence, evidence_of
-from mlfm.exceptions import ConvergenceWarning, IdentificationWarning, UniquenessFloorWarning, warn_caller
+from mlfm.exceptions import (
+    ConvergenceWarning,
+    FitInterrupted,
+    IdentificationWarning,
+    SeveralMaximaWarning,
+    UniquenessFloorWarning,
+    warn_caller,
+)
 from mlfm.formula import Design, formula_of, long_inputs, wide_inputs
 from mlfm.hierarchy import Hierarchy
 from mlfm.inference.coefficients import root
@@ -400,16 +411,16 @@ class MultilevelFactorModel(LikelihoodModel):
         rng: int | np.random.Generator | None = None,
         n_starts: int = 1,
         cov_type: str | None = None,
+        search: str | None = None,
     ) -> MultilevelFactorResults:
         """Maximise the likelihood.
 
         Parameters
         ----------
-        start : {"top-down", "pca", "frobenius", "random"} or MultilevelFactorResults, optional
-            Where to begin. "top-down": level by level, the principal components of each group in what the levels
-            above leave, less noise. "pca": principal components of all the data. "frobenius": as top-down, with
-            nothing taken off for noise. "random": random loadings. By default twenty evaluations from "pca", then
-            on from "top-down" unless it falls behind: the likelihood can have several maxima. Results of another fit
+        start : {"pca", "top-down", "frobenius", "random"} or MultilevelFactorResults, optional
+            Where to begin. "pca", the default: principal components of all the data. "top-down": level by level, the
+            principal components of each group in what the levels above leave, less noise. "frobenius": as top-down,
+            with nothing taken off for noise. "random": random loadings. Results of another fit
             (of other data, other ranks, a coarser hierarchy) are taken where features, levels and factors match.
         start_params : array, optional
             Begin at these parameters instead; where nothing is missing their coefficients are not used (those of least
@@ -418,8 +429,8 @@ class MultilevelFactorModel(LikelihoodModel):
             Block Fisher scoring with a quasi-Newton memory; parameter-expanded EM; plain EM. Scoring needs tens of
             evaluations where the EM methods need thousands. The likelihood never falls with any of them.
         maxiter : int, optional
-            Most evaluations of the likelihood from a start, after the first; by default 1000, for the EM methods
-            50 000. With the default start, as with ``n_starts``, each start has so many.
+            Most evaluations of the likelihood in a climb, after the first; by default 1000, for the EM methods
+            50 000. Where they do not suffice nothing is searched.
         tol : float, optional
             Stop once the log-likelihood still to be gained (total, in nats) is expected to be less than this, three
             times in a row. By default 1e-4, for the EM methods 0.01. The expectation is half the Newton decrement
@@ -429,15 +440,23 @@ class MultilevelFactorModel(LikelihoodModel):
         disp : bool
             Show a progress bar with the log-likelihood and the projected gain.
         callback : callable, optional
-            Called with an :class:`mlfm.estimation.Evaluation` after every evaluation; each start counts from 0.
+            Called with an :class:`mlfm.estimation.Evaluation` after every evaluation with the ranks of the model; each
+            climb counts from 0.
         rng : int or numpy Generator, optional
-            For random starts; None is seed 0, so that two runs agree.
+            For random starts and loadings drawn anew; None is seed 0, so that two runs agree.
         n_starts : int
-            Fit from this many starts, each to its end, and keep the highest: the one asked for, or "top-down", "pca"
-            and "frobenius", then random ones. ``results.record.starts`` has the log-likelihood of each.
+            Climb from this many starts, each to its end, and go on from the highest: the one asked for, or "pca",
+            "top-down" and "frobenius", then random ones.
         cov_type : {"expected", "oim", "opg", "robust", "asymptotic"}, optional
             How standard errors are worked out; see :attr:`MultilevelFactorResults.cov_type`. It changes nothing else,
             and ``results.with_cov_type`` gives others without a fit.
+        search : {"default", "thorough", "none"}, optional
+            The likelihood can have several maxima. "none": the end of the climb from the start. "default": from there
+            excursions to neighbouring ranks and back, and groups whose loadings are drawn anew; where they come to is
+            crossed with the highest so far, and what is higher is gone on from. They take up to seven times the work
+            of the first climb, and less where that is long: then it may be the first climb alone. "thorough": up to
+            forty times. :attr:`MultilevelFactorResults.starts` says what was found. For the EM methods "none" is the
+            default; where they search, all climbs but the first and the last are by scoring.
 
         Returns
         -------
@@ -447,13 +466,24 @@ class MultilevelFactorModel(LikelihoodModel):
         -----
         ConvergenceWarning
             If ``maxiter`` evaluations did not suffice.
+        SeveralMaximaWarning
+            If the default search came only once to the highest maximum that it found, and to others.
         UniquenessFloorWarning
             If uniquenesses ended on their floor (Heywood cases).
+
+        Raises
+        ------
+        FitInterrupted
+            A KeyboardInterrupt (Ctrl-C) after the first climb had ended: its ``results`` are the highest so far.
         """
         warm = isinstance(start, MultilevelFactorResults)
         if start is not None and not warm and (not isinstance(start, str) or start not in STARTS):
             raise ValueError(f"start must be one of {listing(STARTS)}, or results of a fit, not {start!r}")
         n_starts = _whole_number("n_starts", n_starts, 1)
+        if search is None:
+            search = usual_search(method)
+        elif not isinstance(search, str) or search not in SEARCHES:
+            raise ValueError(f"search must be one of {listing(SEARCHES)}, not {search!r}")
         cov_type = checked_cov_type(cov_type)
         if not isinstance(method, str) or method not in METHODS:
             raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
@@ -481,15 +511,22 @@ class MultilevelFactorModel(LikelihoodModel):
                     callback(entry)
 
             began = time.perf_counter()
-            search = Search(self._problem, METHODS[method].climb, workers, watch, seeded)
+            climbing = Search(self._neighbourhood(), METHODS[method], workers, watch, seeded)
             begin: Any = start
             named = start if isinstance(start, str) else ""
             if start_params is not None:
-                named, begin = "start_params", search.problem.from_units(B, F, D)
+                named, begin = "start_params", climbing.problem.from_units(B, F, D)
             elif isinstance(start, MultilevelFactorResults):
-                named, begin = "results", self._warm(start, search.problem, seeded)
-            record = FitRecord(method, named, maxiter, tol, workers.n_threads, n_starts=n_starts)
-            results = self._maximised(search, begin, n_starts, record)
+                named, begin = "results", self._warm(start, climbing.problem, seeded)
+            record = FitRecord(method, named, maxiter, tol, workers.n_threads, n_starts=n_starts, search=search)
+            try:
+                results = self._maximised(climbing, starts_of(begin, named, n_starts), record)
+            except KeyboardInterrupt:
+                if climbing.best is None:
+                    raise
+                results = self._results_at(climbing.problem, climbing.so_far(record), record)
+                record.seconds = time.perf_counter() - began
+                raise FitInterrupted(results) from None
             record.seconds = time.perf_counter() - began
         results._asked_cov_type = cov_type
         self._warn_of_outcome(results)
@@ -503,6 +540,13 @@ class MultilevelFactorModel(LikelihoodModel):
                 f"{record.projected_gain:.2g}; raise maxiter or begin at these results' params",
                 ConvergenceWarning,
             )
+        if record.search == "default" and record.reached == 1 and record.other_maxima:
+            warn_caller(
+                f"the likelihood has several maxima, and only one of {count(len(record.climbs), 'climb')} reached the "
+                'highest that was found: there may be a higher one; search="thorough" looks further, and '
+                "results.starts has all climbs",
+                SeveralMaximaWarning,
+            )
         if len(results.on_floor):
             warn_caller(
                 f"{count(len(results.on_floor), 'uniqueness', 'uniquenesses')} on the floor of "
@@ -511,11 +555,14 @@ class MultilevelFactorModel(LikelihoodModel):
             )
 
     def _maximised(
-        self, search: Search, begin: str | Point | None, n_starts: int, record: FitRecord
+        self, search: Search, starts: Sequence[tuple[str, str | Point]], record: FitRecord
     ) -> MultilevelFactorResults:
         """The results of a search, which fills ``record``."""
-        problem = search.problem
-        B, F, D = problem.to_units(*maximise(search, begin, n_starts, record))
+        return self._results_at(search.problem, search.maximise(starts, record), record)
+
+    def _results_at(self, problem: AnyProblem, point: Point, record: FitRecord) -> MultilevelFactorResults:
+        """The results at a point of the problem."""
+        B, F, D = problem.to_units(*point)
         on_floor = problem.on_floor(D / problem.scale**2)
         return MultilevelFactorResults(
             self,
@@ -525,30 +572,31 @@ class MultilevelFactorModel(LikelihoodModel):
         )
 
     def _refit(self, like: MultilevelFactorResults, start: MultilevelFactorResults | None) -> MultilevelFactorResults:
-        """A fit on one thread as another one was made, from the default starts or where ``start`` ended.
+        """A fit on one thread as another one was made: searched like it, or a climb from where ``start`` ended.
 
         It says nothing: what did not go well is in the record of the results.
         """
         asked, rng = like.record, np.random.default_rng(0)
         with Workers(1) as workers:
-            search = Search(self._problem, METHODS[asked.method].climb, workers, lambda entry: None, rng)
+            search = Search(self._neighbourhood(), METHODS[asked.method], workers, lambda entry: None, rng)
             begin = None if start is None else self._warm(start, search.problem, rng)
-            record = FitRecord(asked.method, "" if start is None else "results", asked.maxiter, asked.tol, 1)
-            return self._maximised(search, begin, 1, record)
+            depth = asked.search if start is None else "none"
+            record = FitRecord(asked.method, "", asked.maxiter, asked.tol, 1, search=depth)
+            return self._maximised(search, starts_of(begin, "results", 1), record)
 
     def _fit_quietly(
-        self, start: tuple[Floats, Floats, Floats] | None = None, n_starts: int = 1
+        self, start: tuple[Floats, Floats, Floats] | None = None, n_starts: int = 1, search: str = "none"
     ) -> MultilevelFactorResults:
         """A fit on one thread, from coefficients, loadings and uniquenesses in group order or from the usual starts.
 
         It says nothing: what did not go well is in the record of the results.
         """
-        climb, maxiter, tol = METHODS["scoring"]
+        method = METHODS["scoring"]
         with Workers(1) as workers:
-            search = Search(self._problem, climb, workers, lambda entry: None, np.random.default_rng(0))
-            begin = None if start is None else search.problem.from_units(*start)
-            record = FitRecord("scoring", "" if start is None else "start_params", maxiter, tol, 1, n_starts=n_starts)
-            return self._maximised(search, begin, n_starts, record)
+            climbing = Search(self._neighbourhood(), method, workers, lambda entry: None, np.random.default_rng(0))
+            begin = None if start is None else climbing.problem.from_units(*start)
+            record = FitRecord("scoring", "", method.maxiter, method.tol, 1, n_starts=n_starts, search=search)
+            return self._maximised(climbing, starts_of(begin, "start_params", n_starts), record)
 
     def __repr__(self) -> str:
         ranks = ", ".join(f"{level} {rank}" for level, rank in self.ranks.items())
@@ -559,6 +607,19 @@ class MultilevelFactorModel(LikelihoodModel):
         if isinstance(self._evidence, IncompleteEvidence):
             return IncompleteProblem.of(self._evidence.summed_up, self._data, self.uniqueness_floor)
         return Problem.of(self._tree, self._data, self.uniqueness_floor)
+
+    def _neighbourhood(self) -> Neighbourhood:
+        """The problem, and those of the same data at other ranks."""
+        hierarchy, home = self.hierarchy, self._problem
+
+        def at(ranks: tuple[int, ...]) -> AnyProblem:
+            if ranks == self._ranks:
+                return home
+            if isinstance(home, Problem):
+                return replace(home, tree=Tree.of(hierarchy.offsets, ranks))
+            return self._of_other_ranks(ranks)._problem
+
+        return Neighbourhood(self._ranks, list(hierarchy.levels), hierarchy.offsets, at)
 
     def _warm(self, results: MultilevelFactorResults, problem: AnyProblem, rng: np.random.Generator) -> Point:
         """Another fit's estimates as a point of the problem."""

@@ -11,7 +11,10 @@ import pandas as pd
 from mlfm.hierarchy import Hierarchy
 from mlfm.wording import listing
 
+#: As users give them.
 Ranks = Mapping[Any, int] | Sequence[int]
+#: One number a level, global to finest.
+ByLevel = tuple[int, ...]
 
 
 def _whole(rank: Any, level: Hashable, name: str) -> int:
@@ -59,6 +62,19 @@ def ranks_by_level(ranks: Ranks, hierarchy: Hierarchy, name: str = "ranks") -> t
     else:
         by_level = [_whole(rank, level, name) for rank, level in zip(ranks, levels, strict=True)]
     return tuple(by_level)
+
+
+def moved(ranks: ByLevel, steps: Mapping[int, int]) -> ByLevel:
+    """Ranks with so many more (or fewer) at some levels, these by number."""
+    return tuple(rank + steps.get(level, 0) for level, rank in enumerate(ranks))
+
+
+def in_words(old: ByLevel, new: ByLevel, levels: Sequence[Hashable]) -> str:
+    """``sector +1, global -1``."""
+    changes = sorted(
+        ((b - a, str(level)) for a, b, level in zip(old, new, levels, strict=True) if a != b), key=lambda x: -x[0]
+    )
+    return ", ".join(f"{level} {change:+d}" for change, level in changes)
 
 
 def refuse_more_than_features(ranks: Sequence[int], hierarchy: Hierarchy) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlfm.estimation import METHODS, FitRecord
+from mlfm.estimation import METHODS, FitRecord, usual_search
 from mlfm.evidence import evidence_of
 from mlfm.exceptions import ConvergenceWarning, warn_caller
 from mlfm.patterns import Patterns
@@ -152,7 +152,8 @@ def cross_validate(
     if isinstance(tol, bool) or not isinstance(tol, numbers.Real) or not float(tol) >= 0:
         raise ValueError(f"tol must be 0 or more, not {tol!r}")
     # What a fit of the same kind takes from another one is how it was asked for.
-    like = cast("MultilevelFactorResults", SimpleNamespace(record=FitRecord(method, "", int(maxiter), float(tol), 1)))
+    record = FitRecord(method, "", int(maxiter), float(tol), 1, search=usual_search(method))
+    like = cast("MultilevelFactorResults", SimpleNamespace(record=record))
 
     frequency = model._frequency if model._frequency is not None else np.ones(len(model.row_labels))
     importance = model._importance if model._importance is not None else np.ones(len(model.row_labels))

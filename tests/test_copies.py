@@ -89,6 +89,8 @@ MAKERS = {
     "first_guess.ParallelAnalysis": [lambda: mlfm.parallel_analysis(ENDOG, hierarchy=GROUPS, n_permutations=5, rng=0)],
     "datasets.Dataset": [lambda: mlfm.datasets.load("abilities")],
     "estimation.FitRecord": [lambda: RESULTS.record],
+    "estimation.Climb": [lambda: RESULTS.record.climbs[0]],
+    "FitInterrupted": [lambda: mlfm.FitInterrupted(RESULTS)],
     "estimation.Evaluation": [lambda: RESULTS.record.evaluations[-1]],
 }
 COMPOSED = {

@@ -177,7 +177,7 @@ def test_canonical_rotation(case):
 
 def test_the_rotation_leaves_the_model_alone():
     seen = []
-    results = fit(callback=seen.append)
+    results = fit(callback=seen.append, search="none")
     sigma = MultilevelCovariance(results.hierarchy, results.loadings, results.uniquenesses)
     assert sigma.loglike(CASE.frame - CASE.frame.mean()) == pytest.approx(seen[-1].llf, rel=1e-11)
 
@@ -204,7 +204,7 @@ def test_maxiter_warns_and_is_told():
 
 def test_callback_and_progress_bar(capsys):
     seen = []
-    results = fit(start="pca", callback=seen.append, disp=True, tol=1)
+    results = fit(start="pca", callback=seen.append, disp=True, tol=1, search="none")
     assert [entry.llf for entry in seen] == results.history["llf"].tolist()
     assert len(seen) == results.mle_retvals["fcalls"]
     shown = capsys.readouterr().err
@@ -351,16 +351,20 @@ def test_several_starts_keep_the_best():
     model = MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[4, 1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mlfm.UniquenessFloorWarning)
-        results = model.fit(n_starts=6, rng=1)
-        alone = {name: model.fit(start=name).llf for name in ("top-down", "pca", "frobenius")}
-        asked = model.fit(start="pca", n_starts=2)
-    assert list(results.record.starts) == ["top-down", "pca", "frobenius", "random 1", "random 2", "random 3"]
-    assert {name: results.record.starts[name] for name in alone} == alone
-    assert results.llf == max(results.record.starts.values())
-    assert results.record.starts[results.record.start] == results.llf
+        results = model.fit(n_starts=6, rng=1, search="none")
+        alone = {name: model.fit(start=name, search="none").llf for name in ("pca", "top-down", "frobenius")}
+        asked = model.fit(start="top-down", n_starts=2, search="none")
+        searched = model.fit(n_starts=2, rng=1)
+    llf = results.starts["llf"]
+    assert list(llf.index) == ["pca", "top-down", "frobenius", "random 1", "random 2", "random 3"]
+    assert llf[list(alone)].to_dict() == alone
+    assert results.llf == llf.max()
+    assert llf[results.record.start] == results.llf
     # Here the starts do end in different places.
-    assert np.ptp(list(results.record.starts.values())) > 0.1
-    assert list(asked.record.starts) == ["pca", "random 1"]
+    assert np.ptp(llf) > 0.1
+    assert list(asked.starts.index) == ["top-down", "random 1"]
+    assert list(searched.starts.index[:3]) == ["pca", "top-down", "ability redrawn"]
+    assert searched.llf >= llf[["pca", "top-down"]].max()
 
 
 def test_a_warm_start_from_other_data_is_short():

@@ -9,7 +9,9 @@ from mlfm import Hierarchy, MultilevelCovariance, MultilevelFactorModel
 
 GROUPS = {"g": [j // 10 for j in range(60)], "s": [j // 5 for j in range(60)]}
 RANKS = [2, 1, 1]
-QUIET = pytest.mark.filterwarnings("ignore::mlfm.UniquenessFloorWarning", "ignore::mlfm.IdentificationWarning")
+QUIET = pytest.mark.filterwarnings(
+    "ignore::mlfm.UniquenessFloorWarning", "ignore::mlfm.IdentificationWarning", "ignore::mlfm.SeveralMaximaWarning"
+)
 
 
 def simulated(nobs, snr=1.0, seed=0, groups=GROUPS, ranks=RANKS):

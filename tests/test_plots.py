@@ -54,6 +54,7 @@ PLOTS = {
     "scree": lambda plot, **given: plot.scree(**given),
     "scree of a level": lambda plot, **given: plot.scree("level2", **given),
     "convergence": lambda plot, **given: plot.convergence(**given),
+    "climbs": lambda plot, **given: plot.climbs(**given),
     "scores": lambda plot, **given: plot.scores(**given),
     "scores of a level": lambda plot, **given: plot.scores("level1", **given),
 }
@@ -367,6 +368,17 @@ class TestConvergence:
         with pytest.warns(mlfm.ConvergenceWarning):
             stopped = MultilevelFactorModel(CASE.frame, hierarchy=CASE.hierarchy, ranks=[2, 1, 1]).fit(maxiter=2)
         assert "NOT converged" in stopped.plot.convergence().axes[0].get_title()
+
+
+class TestClimbs:
+    def test_shows_the_table(self, results):
+        starts = results.starts
+        ax = results.plot.climbs().axes[0]
+        reached = ax.lines[0]
+        np.testing.assert_allclose(reached.get_xdata(), starts["behind"][starts["reached"]])
+        np.testing.assert_array_equal(reached.get_ydata(), np.flatnonzero(starts["reached"]))
+        assert f"{starts['reached'].sum()} of {len(starts)}" in ax.get_title()
+        assert ax.get_yticklabels()[0].get_text() == "pca"
 
 
 class TestScores:

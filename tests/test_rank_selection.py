@@ -12,10 +12,11 @@ from scipy import linalg
 
 import mlfm
 from mlfm import ConvergenceWarning, IdentificationWarning, MultilevelFactorModel, cross_validate, select_ranks
+from mlfm.estimation.new_factors import Factorised, gain
 from mlfm.inference.counts import most_identified, unidentified
-from mlfm.inference.rank_changes import Factorised, gain
-from mlfm.rank_selection.moves import coarsest_first, contains, finest_first, in_words, neighbours, uniform
+from mlfm.rank_selection.moves import coarsest_first, contains, finest_first, neighbours, uniform
 from mlfm.rank_selection.outlook import Outlook
+from mlfm.ranks import in_words
 
 # Models with too many factors have uniquenesses on their floor.
 pytestmark = pytest.mark.filterwarnings("ignore::mlfm.UniquenessFloorWarning")
@@ -127,7 +128,7 @@ def test_a_start_of_ones_own():
 def test_numbers_of_the_path_are_those_of_plain_fits(selection):
     assert selection.path.index.is_unique
     for ranks, row in selection.path.iterrows():
-        plain = model_of(CASE, ranks).fit()
+        plain = model_of(CASE, ranks).fit(search="none")
         assert row["llf"] > plain.llf - 1e-3
         assert row["df_model"] == plain.df_model
         gained = 2 * (row["llf"] - plain.llf)
@@ -202,8 +203,8 @@ def failing(monkeypatch, which):
     """Fits of some ranks do not converge."""
     fit = MultilevelFactorModel._fit_quietly
 
-    def fail(model, start=None, n_starts=1):
-        results = fit(model, start, n_starts)
+    def fail(model, start=None, n_starts=1, search="none"):
+        results = fit(model, start, n_starts, search)
         if which is None or model._ranks == which:
             results.record.converged, results.record.reason = False, "made to fail"
         return results
@@ -424,7 +425,8 @@ def test_printing_and_plotting(selection):
 
 def test_progress(capsys):
     found = selected(max_rank=1, progress=True)
-    assert f"{len(found.path)}" in capsys.readouterr().err
+    # One for every fit, and for the search from the best.
+    assert f"{len(found.path) + 1}it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

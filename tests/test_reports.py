@@ -99,8 +99,9 @@ class TestSummaryFrame:
 
     def test_what_has_no_standard_error_has_no_test(self):
         data = mlfm.datasets.load("abilities")
+        model = MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[2, 1])
         with pytest.warns(mlfm.UniquenessFloorWarning):
-            fitted = MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[2, 1]).fit()
+            fitted = model.fit(start="top-down", search="none")
         frame = fitted.summary_frame("uniquenesses")
         on_floor = frame.loc[fitted.on_floor]
         assert np.isfinite(on_floor["coef"]).all()
@@ -237,16 +238,19 @@ class TestSummary:
 
 class TestNotes:
     def test_several_starts(self):
-        model = MultilevelFactorModel(CASE.frame, hierarchy=CASE.hierarchy, ranks=[2, 1, 0])
-        fitted = model.fit(n_starts=3)
-        ends = fitted.record.starts.values()
+        data = mlfm.datasets.load("abilities")
+        model = MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[2, 1])
+        fitted = model.fit(n_starts=6, search="none")
+        behind = fitted.starts["behind"]
         text = " ".join(fitted.summary().as_text().split())
-        assert f"3 starts: the highest log-likelihood is {max(ends):.3f}" in text
-        near = sum(max(ends) - end <= 1 for end in ends)
-        assert f"{max(ends) - min(ends):.3g} less" in text
-        assert f"{near} are within 1 of the highest" in text
-        # The default follows only the better of its two starts to the end: no spread of optima.
-        assert "starts: the" not in model.fit().summary().as_text()
+        assert f"Maximum reached: {(behind < 0.1).sum()} of 6 climbs" in text
+        lower = behind[behind >= 0.1]
+        assert len(lower)
+        ended = f"{len(lower)} climb{'s' if len(lower) > 1 else ''} ended {lower.min():.3g} to {lower.max():.3g} below"
+        assert ended in text
+        alone = model.fit(search="none").summary().as_text()
+        assert "1 of 1 climb" in alone
+        assert "several maxima" not in alone
 
     def test_weak_factors_counted_by_hand(self):
         labels = pd.DataFrame({"g": list("bbbaaab")}, index=list("tuvwxyz"))
@@ -345,7 +349,9 @@ class TestPage:
         assert f"{nasty.llf:.3f}" in cells
         assert "&lt;g0&gt;&amp;_%" in cells
         assert "<g0>" not in page
-        assert page.count("<svg") == 9
+        assert page.count("<svg") == 10
+        assert "<td>reached</td>" in page
+        assert f"Maximum reached: {nasty.starts['reached'].sum()} of {len(nasty.starts)} climbs." in page
 
     def test_is_the_same_every_time(self, page, nasty, tmp_path):
         again = mlfm.report(nasty, str(tmp_path / "again.html"))
@@ -355,7 +361,7 @@ class TestPage:
         nasty.save(tmp_path / "results.pickle")
         page = mlfm.report(mlfm.load(tmp_path / "results.pickle"), tmp_path / "report.html").read_text(encoding="utf-8")
         assert "these results hold none" in page
-        assert page.count("<svg") == 5
+        assert page.count("<svg") == 6
         Reader(page)
 
     def test_without_matplotlib_has_the_tables_and_says_so(self, nasty, tmp_path, monkeypatch):
@@ -371,7 +377,7 @@ class TestPage:
         data = mlfm.datasets.load("abilities")
         model = MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[2, 1])
         with pytest.warns(mlfm.UniquenessFloorWarning):
-            fitted = model.fit()
+            fitted = model.fit(start="top-down", search="none")
         page = mlfm.report(fitted, tmp_path / "floor.html").read_text(encoding="utf-8")
         for name in fitted.on_floor:
             assert f'<td class="text">{name}</td><td>{fitted.uniquenesses[name]:.3g}</td>' in page

@@ -1,22 +1,28 @@
 """Maximum likelihood: the problem, starts, the methods, stopping, and the record of a fit."""
 
+from mlfm.estimation.effort import SEARCHES, usual_search
 from mlfm.estimation.incomplete import IncompleteProblem
-from mlfm.estimation.maximise import Search, maximise
 from mlfm.estimation.methods import METHODS, AnyProblem
+from mlfm.estimation.neighbourhood import Neighbourhood
 from mlfm.estimation.problem import Point, Problem
-from mlfm.estimation.record import Evaluation, FitRecord
+from mlfm.estimation.record import Climb, Evaluation, FitRecord
+from mlfm.estimation.search import Search, starts_of
 from mlfm.estimation.starts import STARTS, filling
 
 __all__ = [
     "METHODS",
+    "SEARCHES",
     "STARTS",
     "AnyProblem",
+    "Climb",
     "Evaluation",
     "FitRecord",
     "IncompleteProblem",
+    "Neighbourhood",
     "Point",
     "Problem",
     "Search",
     "filling",
-    "maximise",
+    "starts_of",
+    "usual_search",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm.estimation.problem import Point, Problem, Scaled
-from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
+from mlfm.estimation.record import Evaluation, FitRecord, GiveUp, never
 from mlfm.estimation.stopping import AitkenGain, Stays
 from mlfm.likelihood import condition, loglike, score
 from mlfm.sweep import Moments, Posterior, Sweep, Task, Workers
@@ -77,7 +77,7 @@ class CompleteStair:
         return score(self._sweep, *self.point, problem.Y, problem.squares, problem.nobs, self._workers)
 
 
-def ascend(stair: Stair, record: FitRecord, watch: Callable[[Evaluation], None], hopeless: Hopeless = never) -> Point:
+def ascend(stair: Stair, record: FitRecord, watch: Callable[[Evaluation], None], give_up: GiveUp = never) -> Point:
     """Climb until the projected gain stays below ``record.tol`` or ``record.maxiter`` steps are done.
 
     Fills ``record`` and tells ``watch`` of every evaluation; returns the parameters of the last one.
@@ -96,8 +96,8 @@ def ascend(stair: Stair, record: FitRecord, watch: Callable[[Evaluation], None],
             record.converged = True
             record.reason = f"the projected gain stayed below tol = {record.tol:g}"
             break
-        if hopeless(record):
-            record.reason = "another start was higher"
+        if reason := give_up(record, stair.point):
+            record.reason = reason
             break
         if taken < steps - 1:
             stair.step()

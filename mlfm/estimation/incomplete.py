@@ -64,6 +64,15 @@ class IncompleteProblem(Scaled):
         Y = self.data.Y / np.sqrt(self.shares)[:, None]
         return Problem(self.tree, self.nobs, self.scale, self.floor, self.coefficients, Y, np.einsum("jn,jn->j", Y, Y))
 
+    def loglike(self, point: Point, workers: Workers) -> float:
+        """The log-likelihood at a point, of the data in the user's units; -inf where it has no meaning."""
+        F, x = point
+        try:
+            value = Surface(self.data, workers).loglike(F, *self.split(x)) + self.loglike_shift
+        except FloatingPointError:
+            return -np.inf
+        return value if np.isfinite(value) else -np.inf
+
     @cached_property
     def coefficient_variances(self) -> Floats:
         """nobs times the inverse cross products of the covariates over the rows that have each feature: n x q x q."""

@@ -11,7 +11,7 @@ from mlfm.estimation.climber import Climber, CompleteClimber
 from mlfm.estimation.em import CompleteStair, Pass, ascend
 from mlfm.estimation.incomplete import IncompleteClimber, IncompleteProblem, IncompleteStair
 from mlfm.estimation.problem import Point, Problem
-from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
+from mlfm.estimation.record import Evaluation, FitRecord, GiveUp, never
 from mlfm.estimation.scoring import scoring
 from mlfm.sweep import Workers
 
@@ -39,22 +39,22 @@ def _by_scoring(
     record: FitRecord,
     workers: Workers,
     watch: Watch,
-    hopeless: Hopeless = never,
+    give_up: GiveUp = never,
 ) -> Point:
     if isinstance(problem, IncompleteProblem):
         climber: Climber = IncompleteClimber(problem, start, workers)
     else:
         climber = CompleteClimber(problem, start, workers)
-    return scoring(climber, record, watch, hopeless)
+    return scoring(climber, record, watch, give_up)
 
 
 def _by_em(
     problem: AnyProblem, start: Point, record: FitRecord, workers: Workers, watch: Watch,
-    hopeless: Hopeless = never, *, one_pass: Pass, update: Pass,
+    give_up: GiveUp = never, *, one_pass: Pass, update: Pass,
 ) -> Point:  # fmt: skip
     if isinstance(problem, IncompleteProblem):
-        return ascend(IncompleteStair(problem, start, workers, update), record, watch, hopeless)
-    return ascend(CompleteStair(problem, start, workers, one_pass), record, watch, hopeless)
+        return ascend(IncompleteStair(problem, start, workers, update), record, watch, give_up)
+    return ascend(CompleteStair(problem, start, workers, one_pass), record, watch, give_up)
 
 
 METHODS: dict[str, Method] = {

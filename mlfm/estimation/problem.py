@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlfm.likelihood import condition, loglike
 from mlfm.standardised import Reals, Standardised, triangle
-from mlfm.sweep import Tree
+from mlfm.sweep import Sweep, Tree, Workers
 
 Floats = NDArray[np.float64]
 #: Loadings, and the rest of the parameters: uniquenesses and, with missing values, coefficients of the mean.
@@ -75,6 +76,16 @@ class Problem(Scaled):
     def stand_in(self) -> Problem:
         """Complete data to take a start from: these."""
         return self
+
+    def loglike(self, point: Point, workers: Workers) -> float:
+        """The log-likelihood at a point, of the data in the user's units; -inf where it has no meaning."""
+        sweep = Sweep(self.tree, self.Y.shape[1])
+        try:
+            condition(sweep, *point, self.Y, workers)
+        except FloatingPointError:
+            return -np.inf
+        value = loglike(sweep, point[1], self.squares, self.nobs) + self.loglike_shift
+        return value if np.isfinite(value) else -np.inf
 
     def with_coefficients(self, F: Floats, D: Floats) -> Point:
         """A point as it is."""

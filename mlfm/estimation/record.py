@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from mlfm.estimation.problem import Point
+
+#: Nats below the highest maximum within which a climb has reached it.
+REACHED = 0.1
+
 
 class Evaluation(NamedTuple):
     """One evaluation of the log-likelihood during a fit.
@@ -33,6 +38,34 @@ class Evaluation(NamedTuple):
     accepted: bool
 
 
+class Climb(NamedTuple):
+    """One of the climbs of a fit.
+
+    Attributes
+    ----------
+    start : str
+        Where it began: a start by name ("pca"), neighbouring ranks ("sector +1"), loadings drawn anew ("sector
+        redrawn"), or a crossing of two maxima.
+    llf : float
+        The log-likelihood where it stopped.
+    evaluations : int
+        What it took, at neighbouring ranks too.
+    ended : bool
+        Whether it was followed to an end. One that comes back to the best maximum, or stays far below it, is given up.
+    returned : bool
+        Whether it came back to the maximum that was the best at that time.
+    on_floor : int
+        Uniquenesses on their floor where it stopped.
+    """
+
+    start: str
+    llf: float
+    evaluations: int
+    ended: bool
+    returned: bool
+    on_floor: int
+
+
 @dataclass
 class FitRecord:
     """How a fit went.
@@ -52,10 +85,14 @@ class FitRecord:
         Why the fit stopped, in words.
     evaluations : list of Evaluation
         One entry an evaluation of the log-likelihood, on the way from the start to the end.
-    starts : dict
-        Log-likelihood reached from each start that was tried.
-    elsewhere : int
-        Evaluations spent on starts that were given up.
+    climbs : list of Climb
+        Every climb that was made, in order.
+    found_by : str
+        The climb that found the highest maximum.
+    search : str
+        How much was searched: "none", "default" or "thorough".
+    cut_short : bool
+        Whether the search ended because it had done as much work as it may, before it had been everywhere.
     seconds : float
         Wall-clock time.
     n_starts : int
@@ -73,8 +110,10 @@ class FitRecord:
     converged: bool = False
     reason: str = ""
     evaluations: list[Evaluation] = field(default_factory=list)
-    starts: dict[str, float] = field(default_factory=dict)
-    elsewhere: int = 0
+    climbs: list[Climb] = field(default_factory=list)
+    found_by: str = ""
+    search: str = "none"
+    cut_short: bool = False
     score_norm: float = float("nan")
     seconds: float = float("nan")
     n_starts: int = 1
@@ -95,11 +134,36 @@ class FitRecord:
         """The log-likelihood still to be gained, as expected at the end."""
         return self.evaluations[-1].projected_gain if self.evaluations else float("inf")
 
+    @property
+    def fcalls(self) -> int:
+        """Evaluations of the log-likelihood in all climbs."""
+        return sum(climb.evaluations for climb in self.climbs)
 
-#: Whether a climb that has come so far may be given up for another.
-Hopeless = Callable[[FitRecord], bool]
+    @property
+    def starts(self) -> pd.DataFrame:
+        """One row a climb; see :attr:`mlfm.MultilevelFactorResults.starts`."""
+        frame = pd.DataFrame(self.climbs, columns=list(Climb._fields)).set_index("start")
+        behind = self.llf - frame["llf"]
+        frame.insert(1, "behind", behind.where(~frame["returned"], 0.0))
+        frame["reached"] = frame.pop("returned") | (behind < max(REACHED, self.tol))
+        return frame[["llf", "behind", "evaluations", "ended", "reached", "on_floor"]]
+
+    @property
+    def reached(self) -> int:
+        """Climbs that came to the highest maximum."""
+        return int(self.starts["reached"].sum())
+
+    @property
+    def other_maxima(self) -> int:
+        """Climbs that ended at lower ones."""
+        starts = self.starts
+        return int((starts["ended"] & ~starts["reached"]).sum())
 
 
-def never(record: FitRecord) -> bool:
+#: Why a climb that has come so far is given up; nothing if it is not.
+GiveUp = Callable[[FitRecord, Point], str]
+
+
+def never(record: FitRecord, point: Point) -> str:
     """Nothing is given up."""
-    return False
+    return ""

@@ -20,7 +20,7 @@ import numpy as np
 from mlfm.estimation.climber import Climber
 from mlfm.estimation.memory import Direction
 from mlfm.estimation.problem import Point
-from mlfm.estimation.record import Evaluation, FitRecord, Hopeless, never
+from mlfm.estimation.record import Evaluation, FitRecord, GiveUp, never
 from mlfm.estimation.stopping import Stays
 
 NEAR = 1e-2  # a feature: Newton decrement below which pairs are used; 1e-3 takes a sixth more evaluations on real data
@@ -32,7 +32,7 @@ def scoring(
     climber: Climber,
     record: FitRecord,
     watch: Callable[[Evaluation], None],
-    hopeless: Hopeless = never,
+    give_up: GiveUp = never,
 ) -> Point:
     """Climb until the projected gain stays below ``record.tol`` or ``record.maxiter`` is reached.
 
@@ -74,8 +74,8 @@ def scoring(
         watch(record.evaluations[-1])
         if small_for_long(expected):
             return end(f"the projected gain stayed below tol = {record.tol:g}", True)
-        if hopeless(record):
-            return end("another start was higher", False)
+        if reason := give_up(record, (climber.F, climber.x)):
+            return end(reason, False)
 
         largest_ratio = min(2 * largest_ratio, MOST_RATIO)
         for kind, propose in attempts:

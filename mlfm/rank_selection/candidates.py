@@ -12,8 +12,9 @@ import numpy as np
 from mlfm.evidence import evidence_of
 from mlfm.inference.counts import free_loadings
 from mlfm.rank_selection.criteria import CRITERIA, CV_PRICE
-from mlfm.rank_selection.moves import Ranks, contains
+from mlfm.rank_selection.moves import contains
 from mlfm.rank_selection.outlook import Beginning
+from mlfm.ranks import ByLevel
 from mlfm.sweep import Workers
 from mlfm.validation import CrossValidation, Split, cross_validate
 
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
 
 #: By how much less a criterion must be to be better: what two log-likelihoods may be off, and some.
 MARGIN = 1e-3
+#: By how much a search may be hoped to lower a criterion: fits that are no more than this behind the best are searched.
+CONTENDERS = 30.0
 
 
 class Asked(NamedTuple):
     """Ranks to fit: how the search comes to them, and where to begin besides the default starts."""
 
-    ranks: Ranks
+    ranks: ByLevel
     move: str
-    beginnings: dict[Ranks, Beginning]  # by the ranks of the fit that they come from
+    beginnings: dict[ByLevel, Beginning]  # by the ranks of the fit that they come from
 
 
 @dataclass
@@ -42,8 +45,9 @@ class Candidate:
     climb: int
     step: int
     move: str
-    begun: set[Ranks] = field(default_factory=set)  # fits that this one was begun from
+    begun: set[ByLevel] = field(default_factory=set)  # fits that this one was begun from
     accepted: bool = False
+    searched: bool = False  # for the highest maximum
 
     @property
     def converged(self) -> bool:
@@ -65,9 +69,9 @@ class Candidates:
     ) -> None:  # fmt: skip
         self.model, self.criterion = model, criterion
         self._splits, self._n_starts, self._n_jobs, self._show = list(splits), n_starts, n_jobs, show
-        self.known: dict[Ranks, Candidate] = {}
+        self.known: dict[ByLevel, Candidate] = {}
 
-    def value(self, ranks: Ranks) -> float:
+    def value(self, ranks: ByLevel) -> float:
         """The criterion, less being better, of ranks that were fitted; infinite where the fit did not converge."""
         candidate = self.known[ranks]
         return self._value(candidate) if candidate.converged else np.inf
@@ -77,15 +81,15 @@ class Candidates:
             return -2 * candidate.validated.mean * self.model.effective_nobs
         return CRITERIA[self.criterion].of(candidate.results)
 
-    def better(self, ranks: Ranks, than: Ranks) -> bool:
+    def better(self, ranks: ByLevel, than: ByLevel) -> bool:
         """Whether the criterion is better by more than fits are off."""
         return self.value(ranks) < self.value(than) - MARGIN
 
-    def best(self) -> Ranks:
+    def best(self) -> ByLevel:
         """The ranks with the least criterion; of fits that did not converge only if none did."""
         return min(self.known, key=lambda ranks: (self.value(ranks), self._value(self.known[ranks])))
 
-    def expected(self, ranks: Ranks, beginning: Beginning) -> float:
+    def expected(self, ranks: ByLevel, beginning: Beginning) -> float:
         """The criterion to expect, less what is the same for all ranks."""
         price = CV_PRICE if self._splits else CRITERIA[self.criterion].price(self.model)
         return -2 * beginning.llf + price * sum(free_loadings(self.model.hierarchy, ranks))
@@ -95,7 +99,7 @@ class Candidates:
         models = {ranks: self.model._of_other_ranks(ranks) for ranks, _, _ in asked}
         starts = [(own.ranks, start) for own in asked for start in (None, *own.beginnings.values())]
         fits = self._fits(models, starts)
-        validated: dict[Ranks, CrossValidation | None] = dict.fromkeys(models)
+        validated: dict[ByLevel, CrossValidation | None] = dict.fromkeys(models)
         if self._splits:
             ranks = list(models)
 
@@ -120,8 +124,33 @@ class Candidates:
             self.known[own.ranks].begun.update(own.beginnings)
         self._raise_those_below_smaller_ones()
 
+    def contenders(self) -> list[ByLevel]:
+        """The best ranks, and those that may be better once their highest maximum has been searched for."""
+        best = self.value(self.best())
+        return [
+            ranks
+            for ranks, candidate in self.known.items()
+            if not candidate.searched and candidate.converged and self.value(ranks) <= best + CONTENDERS
+        ]
+
+    def search(self, contenders: Sequence[ByLevel]) -> None:
+        """Search for higher maxima of fits that are known, from where they are."""
+        found: dict[int, MultilevelFactorResults] = {}
+
+        def make(i: int) -> None:
+            results = self.known[contenders[i]].results
+            model = results._with_data("the selection of ranks")
+            found[i] = model._fit_quietly(model._group_parts(results.params.to_numpy()), search="default")
+
+        self._run(make, len(contenders))
+        for i, ranks in enumerate(contenders):
+            candidate = self.known[ranks]
+            candidate.results, candidate.searched = _higher([candidate.results, found[i]]), True
+            self._show()
+        self._raise_those_below_smaller_ones()
+
     def _fits(
-        self, models: dict[Ranks, MultilevelFactorModel], starts: Sequence[tuple[Ranks, Beginning | None]]
+        self, models: dict[ByLevel, MultilevelFactorModel], starts: Sequence[tuple[ByLevel, Beginning | None]]
     ) -> list[MultilevelFactorResults]:
         found: dict[int, MultilevelFactorResults] = {}
 
@@ -144,7 +173,7 @@ class Candidates:
 
             def again(
                 i: int,
-                pairs: list[tuple[Ranks, Ranks]] = pairs,
+                pairs: list[tuple[ByLevel, ByLevel]] = pairs,
                 found: dict[int, MultilevelFactorResults] = found,
             ) -> None:
                 larger, start = pairs[i][0], self.known[pairs[i][1]].results
@@ -156,7 +185,7 @@ class Candidates:
                 candidate.begun.add(smaller)
                 candidate.results = _higher([candidate.results, found[i]])
 
-    def _below_smaller_ones(self) -> list[tuple[Ranks, Ranks]]:
+    def _below_smaller_ones(self) -> list[tuple[ByLevel, ByLevel]]:
         """Ranks with such a fit, and the smaller ones with the highest."""
         pairs = []
         for larger, candidate in self.known.items():

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlfm.covariance import MultilevelCovariance
-from mlfm.inference.rank_changes import Factorised, gain
-from mlfm.rank_selection.moves import Ranks
+from mlfm.estimation.new_factors import Factorised, gain
+from mlfm.ranks import ByLevel
 from mlfm.sweep import Workers
 
 if TYPE_CHECKING:
@@ -32,17 +32,17 @@ class Outlook:
     """What is to be expected of the neighbours of a fit.
 
     Without a level's weakest factor (the last in canonical rotation), what it explained is left to the uniquenesses,
-    and the log-likelihood evaluated. One factor more gains what :mod:`mlfm.inference.rank_changes` says, from there or
+    and the log-likelihood evaluated. One factor more gains what :mod:`mlfm.estimation.new_factors` says, from there or
     from the fit. Both are less than the maximum: everything else stays where it was.
     """
 
     def __init__(self, results: MultilevelFactorResults) -> None:
         self._model: MultilevelFactorModel = results._with_data("the selection of ranks")
-        self._ranks: Ranks = self._model._ranks
+        self._ranks: ByLevel = self._model._ranks
         self._fit = Beginning(*self._model._group_parts(results.params.to_numpy()), results.llf)
         self._from: dict[int | None, tuple[Beginning, list[tuple[float, Floats]]]] = {}
 
-    def of(self, ranks: Ranks) -> Beginning:
+    def of(self, ranks: ByLevel) -> Beginning:
         """Where to begin with a neighbour's ranks."""
         changes = [new - old for new, old in zip(ranks, self._ranks, strict=True)]
         less = changes.index(-1) if -1 in changes else None
@@ -58,7 +58,7 @@ class Outlook:
         columns[more] = np.column_stack([columns[more], f])
         return Beginning(B, np.ascontiguousarray(np.hstack(columns)), D, llf + gained)
 
-    def _reduced(self, less: int | None) -> Ranks:
+    def _reduced(self, less: int | None) -> ByLevel:
         return tuple(rank - (level == less) for level, rank in enumerate(self._ranks))
 
     def _without(self, less: int | None) -> Beginning:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from mlfm.exceptions import MlfmWarning
 from mlfm.rank_selection.candidates import Asked, Candidates
-from mlfm.rank_selection.moves import Ranks, contains, in_words, neighbours
+from mlfm.rank_selection.moves import contains, neighbours
 from mlfm.rank_selection.outlook import Beginning, Outlook
+from mlfm.ranks import ByLevel, in_words
 
 #: Neighbours that are fitted before the best of them may be moved to. On real and simulated data two need the fewest
 #: fits.
@@ -18,10 +19,10 @@ FEW = 2
 class Bounds(NamedTuple):
     """Where the search may go."""
 
-    most: Ranks
+    most: ByLevel
     keep_total: bool
 
-    def around(self, ranks: Ranks) -> list[Ranks]:
+    def around(self, ranks: ByLevel) -> list[ByLevel]:
         """The neighbours within bounds."""
         return list(neighbours(ranks, self.most, self.keep_total))
 
@@ -35,18 +36,18 @@ class Search:
 
     def __init__(self, candidates: Candidates, bounds: Bounds) -> None:
         self._candidates, self._bounds = candidates, bounds
-        self._visited: set[Ranks] = set()
+        self._visited: set[ByLevel] = set()
         self._step = 0
-        self.routes: list[list[Ranks]] = []  # where each climb went, from its start on
+        self.routes: list[list[ByLevel]] = []  # where each climb went, from its start on
 
-    def climb(self, name: str, ranks: Ranks) -> None:
+    def climb(self, name: str, ranks: ByLevel) -> None:
         """From some ranks, until they have been visited before or no neighbour is better."""
         self.routes.append([])
         if ranks not in self._candidates.known:
             self._candidates.fit([Asked(ranks, name, {})], len(self.routes), self._step)
         self._go_on(ranks)
 
-    def finish(self) -> Ranks:
+    def finish(self) -> ByLevel:
         """The best of all fits, begun from all of its neighbours too, none of which is better."""
         while True:
             best = self._candidates.best()
@@ -56,6 +57,8 @@ class Search:
                 self._visited.discard(best)
                 self.routes.append([])
                 self._go_on(best)
+            elif contenders := self._candidates.contenders():
+                self._candidates.search(contenders)
             elif others := [ranks for ranks in around if ranks not in known[best].begun]:
                 self._candidates.begin_again(
                     [Asked(best, "", {ranks: self._from(ranks, [best])[best] for ranks in others})]
@@ -63,7 +66,7 @@ class Search:
             else:
                 return best
 
-    def _go_on(self, ranks: Ranks) -> None:
+    def _go_on(self, ranks: ByLevel) -> None:
         while ranks not in self._visited:
             self._visited.add(ranks)
             self.routes[-1].append(ranks)
@@ -72,7 +75,7 @@ class Search:
         if self.routes[-1][-1:] != [ranks]:
             self.routes[-1].append(ranks)
 
-    def _better(self, ranks: Ranks) -> Ranks:
+    def _better(self, ranks: ByLevel) -> ByLevel:
         """A better neighbour, or the same ranks where there is none."""
         candidates, known = self._candidates, self._candidates.known
         around = self._bounds.around(ranks)
@@ -98,7 +101,7 @@ class Search:
             if not waiting:
                 return ranks
 
-    def _from(self, ranks: Ranks, others: list[Ranks]) -> dict[Ranks, Beginning]:
+    def _from(self, ranks: ByLevel, others: list[ByLevel]) -> dict[ByLevel, Beginning]:
         """Where to begin neighbours, coming from some ranks."""
         if not others:
             return {}

@@ -16,11 +16,11 @@ from mlfm.model import MultilevelFactorModel
 from mlfm.progress import counting_bar
 from mlfm.rank_selection.candidates import Candidates
 from mlfm.rank_selection.criteria import CRITERIA, CROSS_VALIDATION
-from mlfm.rank_selection.moves import Ranks, coarsest_first, finest_first, uniform
+from mlfm.rank_selection.moves import coarsest_first, finest_first, uniform
 from mlfm.rank_selection.search import Bounds, Search
 from mlfm.rank_selection.selection import RankSelection
+from mlfm.ranks import ByLevel, ranks_by_level
 from mlfm.ranks import Ranks as RanksGiven
-from mlfm.ranks import ranks_by_level
 from mlfm.validation import checked_jobs, splits_of
 from mlfm.wording import count, listing
 
@@ -96,11 +96,11 @@ def select_ranks(
     ``total`` three times, from ranks that are as equal as can be, and from all that there is room for at the finest and
     at the coarsest level.
 
-    No ranks are tried twice. Each are fitted from the default starts and from where the neighbour's fit ended (with the
-    loadings of the new factor that raise the likelihood most, all else held), and the higher end is kept; where a fit
-    ends below that of smaller ranks, it is begun there, too. (With ``total`` there are none, and both of the default
-    starts are followed to their ends.) Log-likelihoods can be higher than those of plain fits,
-    then, never lower by more than their tolerance. Fits that do not converge are not chosen, unless all do not.
+    No ranks are tried twice. Each are fitted from principal components and from where the neighbour's fit ended (with
+    the loadings of the new factor that raise the likelihood most, all else held), and the higher end is kept; where a
+    fit ends below that of smaller ranks, it is begun there, too. (With ``total`` there are none, and "top-down" is a
+    start as well.) At the end the highest maximum of the best ranks, and of all that are close behind, is searched for
+    as :meth:`MultilevelFactorModel.fit` does. Fits that do not converge are not chosen, unless all do not.
 
     Standard errors, tests and intervals of the fit that is chosen take its ranks as known.
 
@@ -153,7 +153,7 @@ def select_ranks(
     return RankSelection(own.ranks, results, criterion, _path(candidates), search.routes, notes)
 
 
-def _total(total: Any, most: Ranks, model: MultilevelFactorModel) -> int | None:
+def _total(total: Any, most: ByLevel, model: MultilevelFactorModel) -> int | None:
     if total is None:
         return None
     if isinstance(total, bool) or not isinstance(total, numbers.Integral) or total < 1:
@@ -165,8 +165,8 @@ def _total(total: Any, most: Ranks, model: MultilevelFactorModel) -> int | None:
 
 
 def _starts(
-    start: Any, total: int | None, most: Ranks, model: MultilevelFactorModel, rng: Any, n_jobs: int | None
-) -> list[tuple[str, Ranks]]:
+    start: Any, total: int | None, most: ByLevel, model: MultilevelFactorModel, rng: Any, n_jobs: int | None
+) -> list[tuple[str, ByLevel]]:
     """Where the search begins, by name."""
     if start is not None:
         return [("as asked", _given_start(start, total, most, model))]
@@ -182,7 +182,7 @@ def _starts(
     ]
 
 
-def _given_start(start: Any, total: int | None, most: Ranks, model: MultilevelFactorModel) -> Ranks:
+def _given_start(start: Any, total: int | None, most: ByLevel, model: MultilevelFactorModel) -> ByLevel:
     ranks = ranks_by_level(start, model.hierarchy, "start")
     over = [
         f"{level!r} ({rank}, at most {top})"
@@ -211,7 +211,7 @@ def _path(candidates: Candidates) -> pd.DataFrame:
     return pd.DataFrame(rows, index=index)
 
 
-def _notes(candidates: Candidates, chosen: Ranks, most: Ranks, by_default: bool) -> list[str]:
+def _notes(candidates: Candidates, chosen: ByLevel, most: ByLevel, by_default: bool) -> list[str]:
     notes = []
     levels = candidates.model.hierarchy.levels
     at_most = [level for level, rank, top in zip(levels, chosen, most, strict=True) if top and rank == top]

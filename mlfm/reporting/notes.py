@@ -52,14 +52,13 @@ def diagnostics(results: MultilevelFactorResults) -> Iterator[str]:
 
 
 def _optima(results: MultilevelFactorResults) -> Iterator[str]:
-    """How far apart several starts ended."""
+    """Whether there are other maxima, and whether the search was cut short."""
     record = results.record
-    if record.n_starts < 2 or len(record.starts) < 2:
-        return
-    ends = sorted(record.starts.items(), key=lambda end: -end[1])
-    (best, highest), (worst, lowest) = ends[0], ends[-1]
-    near = sum(highest - llf <= 1 for _, llf in ends)
-    yield (
-        f"{len(ends)} starts: the highest log-likelihood is {highest:.3f} ({best}), the lowest {highest - lowest:.3g} "
-        f"less ({worst}); {near} are within 1 of the highest."
-    )
+    if record.other_maxima:
+        lower = record.starts.query("ended and not reached")["behind"]
+        yield (
+            f"The likelihood has several maxima: {count(len(lower), 'climb')} ended {lower.min():.3g} to "
+            f"{lower.max():.3g} below this one."
+        )
+    if record.search != "none" and len(record.climbs) == max(record.n_starts, 1) and record.cut_short:
+        yield "No other maximum was looked for: a climb takes long."

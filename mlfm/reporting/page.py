@@ -89,7 +89,7 @@ def report(results: MultilevelFactorResults, path: str | Path) -> Path:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     page = mlfm.report(results, Path(folder) / "report.html")
     ...     page.read_text(encoding="utf-8").count("<svg")
-    9
+    10
     """
     if not hasattr(results, "weak_factors"):
         raise TypeError(f"results: results of a fit are needed, not {type(results).__name__}")
@@ -221,11 +221,17 @@ def _floor(results: MultilevelFactorResults) -> Iterator[str]:
 def _convergence(results: MultilevelFactorResults) -> Iterator[str]:
     record = results.record
     yield f"<section>\n<h2>Convergence</h2>\n<p>{html_text(record.reason)}.</p>"
-    if record.starts:
-        ends = sorted(record.starts.items(), key=lambda end: -end[1])
-        yield _table(["start", "log-likelihood reached"], [[name, f"{llf:.3f}"] for name, llf in ends])
-    if record.n_starts < 2 and len(record.starts) > 1:
-        yield "<p>Only the better of these starts was followed to its end.</p>"
+    yield f"<p>Maximum reached: {record.reached} of {count(len(record.climbs), 'climb')}.</p>"
+    yield _table(
+        ["climb", "log-likelihood", "behind", "evaluations", "", "on the floor"],
+        [
+            [
+                str(name), f"{climb.llf:.3f}", f"{climb.behind:.3f}", str(climb.evaluations),
+                "reached" if climb.reached else "ended" if climb.ended else "given up", str(climb.on_floor),
+            ]
+            for name, climb in zip(record.starts.index, record.starts.itertuples(index=False), strict=True)
+        ],
+    )  # fmt: skip
     yield "</section>"
 
 
@@ -262,6 +268,8 @@ def _figures(results: MultilevelFactorResults) -> Iterator[Figure]:
         if ranked:
             yield plot.scores()
     yield plot.convergence()
+    if len(results.starts) > 1:
+        yield plot.climbs()
 
 
 def _svg(figure: Figure, salt: str) -> str:

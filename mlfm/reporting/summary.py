@@ -14,6 +14,7 @@ from mlfm.reporting.largest import FEATURES_A_FACTOR, More, largest
 from mlfm.reporting.layout import STUB, WIDTH, cut, full_width, table
 from mlfm.reporting.notes import diagnostics, reading, wrapped
 from mlfm.reporting.standard_errors import why_no_errors
+from mlfm.wording import count
 
 if TYPE_CHECKING:
     from mlfm.results import MultilevelFactorResults
@@ -49,7 +50,7 @@ def header(results: MultilevelFactorResults) -> tuple[list[tuple[str, str]], lis
         ("Start:", record.start),
         ("No. Observations:", f"{results.nobs}"),
         ("No. Features:", f"{results.hierarchy.n_features}"),
-        ("Evaluations:", f"{len(record.evaluations) + record.elsewhere}"),
+        ("Evaluations:", f"{record.fcalls}"),
         ("Uniqueness floor:", f"{results.uniqueness_floor:g}"),
         ("Covariance Type:", "none" if why_no_errors(results) else results.cov_type),
     ]
@@ -65,6 +66,7 @@ def header(results: MultilevelFactorResults) -> tuple[list[tuple[str, str]], lis
         ("Converged:", "yes" if results.converged else "NO"),
         ("Still to gain:", f"{record.projected_gain:.2g}"),
         ("Score norm:", f"{record.score_norm:.2g}"),
+        ("Maximum reached:", f"{record.reached} of {count(len(record.climbs), 'climb')}"),
     ]
     return left, right
 

@@ -163,6 +163,20 @@ class Estimates(LikelihoodModelResults):
         return self.record.history
 
     @property
+    def starts(self) -> pd.DataFrame:
+        """Every climb of the fit, in order, by where it began.
+
+        Starts have their names ("pca"). "sector +1" went to ranks with one factor more at level sector and came back;
+        in "sector redrawn" the loadings of sector and of all finer levels were drawn at random; "crossing with .." took
+        of two maxima, group by group, what is higher. Columns: ``llf`` where the climb stopped; ``behind``, in nats
+        below the highest, and 0 for climbs that came back to it; ``evaluations``, those at other ranks and of crossings
+        too; ``ended``, whether it was followed to an end (loosely, unless it is the highest): climbs that come back to
+        where they began, or stay far below, are given up; ``reached``, whether it came to the highest maximum;
+        ``on_floor``, uniquenesses on their floor where it stopped (Heywood cases).
+        """
+        return self.record.starts
+
+    @property
     def mle_retvals(self) -> dict[str, Any]:
         """How the fit ended."""
         record = self.record
@@ -170,8 +184,8 @@ class Estimates(LikelihoodModelResults):
             "converged": record.converged,
             "reason": record.reason,
             "iterations": len(record.evaluations) - 1,
-            "fcalls": len(record.evaluations) + record.elsewhere,
-            "starts": dict(record.starts),
+            "fcalls": record.fcalls,
+            "starts": {climb.start: climb.llf for climb in record.climbs},
             "projected_gain": record.projected_gain,
             "score_norm": record.score_norm,
             "seconds": record.seconds,
@@ -184,6 +198,8 @@ class Estimates(LikelihoodModelResults):
         return {
             "method": record.method,
             "start": record.start,
+            "n_starts": record.n_starts,
+            "search": record.search,
             "maxiter": record.maxiter,
             "tol": record.tol,
             "n_threads": record.n_threads,

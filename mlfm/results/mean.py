@@ -142,7 +142,7 @@ class MeanResults(UncertaintyResults):
         >>> model.fit().coefficients_table().head(2).round(3)
                                      coef  std err       z  P>|z|  [0.025  0.975]
         feature      covariate
-        t21_numbpuzz const          2.944    0.104  28.403    0.0   2.741   3.147
+        t21_numbpuzz const          2.944    0.104  28.402    0.0   2.741   3.147
                      t20_deduction  0.414    0.056   7.346    0.0   0.304   0.524
         """
         check_alpha(alpha)
@@ -172,7 +172,7 @@ class MeanResults(UncertaintyResults):
         >>> results.wald_test_terms().round(1)
                           chi2  df  P>chi2
         term
-        const          13657.9  23     0.0
+        const          13658.9  23     0.0
         t20_deduction    178.6  23     0.0
         """
         if terms is None and self.design is not None:

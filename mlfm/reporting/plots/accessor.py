@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
+from mlfm.reporting.plots.climbs import climbs
 from mlfm.reporting.plots.convergence import convergence
 from mlfm.reporting.plots.loadings import loadings
 from mlfm.reporting.plots.matrices import covariance, residual_correlations
@@ -151,6 +152,20 @@ class Plots:
         matplotlib.figure.Figure
         """
         return convergence(self._results, ax)
+
+    def climbs(self, ax: Axes | FigureBase | None = None) -> Figure:
+        """Every climb of the fit, and how far below the highest maximum it stopped.
+
+        Parameters
+        ----------
+        ax : matplotlib axes or figure, optional
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The axis is linear up to 0.1 nats and logarithmic beyond; climbs that were given up have crosses.
+        """
+        return climbs(self._results, ax)
 
     def scores(
         self,

@@ -43,7 +43,7 @@ def convergence(results: MultilevelFactorResults, ax: Axes | FigureBase | None) 
     ax.set_xlabel("evaluation")
     ax.set_ylabel("log-likelihood (nats)")
     ending = "converged" if results.converged else "NOT converged"
-    ax.set_title(f"Convergence: {record.method} from {record.start}, {ending}")
+    ax.set_title(f"Convergence: {record.method} from {record.found_by}, {ending}")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, fontsize=9)
     return figure_of(ax)
