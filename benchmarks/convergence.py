@@ -1,8 +1,8 @@
-"""Evaluations and seconds to near the maximum, from each start and by default, and where PX-EM is by then.
+"""Evaluations and seconds of one climb to near its maximum, from each start, and where PX-EM is by then.
 
 A climb is ended with a tolerance so small that its end is its maximum: within 1e-3 (1e-6) of it is the first accepted
-evaluation whose log-likelihood an observation is so close. What counts are all evaluations: of steps that were
-taken back too, and by default of both starts. Seconds are those of the call of ``fit`` until that evaluation.
+evaluation whose log-likelihood an observation is so close. What counts are all evaluations, of steps that were
+taken back too. Seconds are those of the call of ``fit`` until that evaluation.
 A likelihood may have several maxima, so the end's distance below the best end of the same problem is given too.
 PX-EM goes from the start of the climb of fewest evaluations that ends within 1e-6 of the best, for ten times the
 seconds that this climb took to within 1e-6, or for as many iterations as PX_EM_ITERATIONS.
@@ -18,7 +18,7 @@ from common import command_line, model, no_warnings, report
 
 import mlfm
 
-STARTS = ("top-down", "pca", None)
+STARTS = ("top-down", "pca")
 TOLERANCE, MAXITER = 1e-7, 5_000
 NEAR, NEARER = 1e-3, 1e-6  # an observation
 PX_EM_TIMES, PX_EM_ITERATIONS = 10, 2_000
@@ -78,7 +78,7 @@ def climb(fitted, start):
         llfs.append(entry.llf if entry.accepted else -np.inf)
 
     began = time.perf_counter()
-    record = fitted.fit(start, tol=TOLERANCE, maxiter=MAXITER, callback=stamp).record
+    record = fitted.fit(start, tol=TOLERANCE, maxiter=MAXITER, callback=stamp, search="none").record
     return Climb(record, np.array(seconds), np.maximum.accumulate(llfs) / fitted.nobs)
 
 
@@ -99,12 +99,12 @@ def px_em(fitted, start, limit):
 
 def rows(name, fitted):
     """The rows of one problem in both tables."""
-    fitted.fit(maxiter=1)  # the first fit pays for what is loaded and allocated once
+    fitted.fit(maxiter=1, search="none")  # the first fit pays for what is loaded and allocated once
     climbs = {start: climb(fitted, start) for start in STARTS}
     best = max(each.end for each in climbs.values())
     scoring = []
     for start, each in climbs.items():
-        shown = start or f"default ({each.record.start})"
+        shown = start
         near, nearer = each.within(NEAR), each.within(NEARER)
         ended = "yes" if each.record.converged else "no"
         scoring.append((name, shown, each.end, best - each.end, *near, *nearer, len(each.seconds), ended))

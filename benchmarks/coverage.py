@@ -96,7 +96,7 @@ def one_sample(case, seed):
     model = mlfm.MultilevelFactorModel(Y, hierarchy=truth.hierarchy, ranks=RANKS)
     start = model.pack(*truth.parts, np.nanmean(Y, axis=0))
     with no_warnings():
-        results = model.fit(start_params=start, n_threads=1)
+        results = model.fit(start_params=start, n_threads=1, search="none")
     if not results.converged or len(results.on_floor):
         return None
     return {cov_type: list(intervals(results.with_cov_type(cov_type), truth)) for cov_type in cov_types}

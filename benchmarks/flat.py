@@ -60,7 +60,7 @@ def flat_model(X, rank):
 
 
 def fit_mlfm(X, rank):
-    results = flat_model(X, rank).fit()
+    results = flat_model(X, rank).fit(search="none")
     evaluations = results.record.fcalls
     return Fit(results.loadings.to_numpy(), results.uniquenesses.to_numpy(), evaluations, results.converged)
 
@@ -78,7 +78,7 @@ def mlfm_reaching(X, rank, target):
                 raise Reached
 
     try:
-        flat_model(X, rank).fit(tol=0, callback=stamp)
+        flat_model(X, rank).fit(tol=0, callback=stamp, search="none")
     except Reached:
         return made, llf, True
     return made, llf, False
