@@ -104,10 +104,9 @@ def rows(name, fitted):
     best = max(each.end for each in climbs.values())
     scoring = []
     for start, each in climbs.items():
-        shown = start
         near, nearer = each.within(NEAR), each.within(NEARER)
         ended = "yes" if each.record.converged else "no"
-        scoring.append((name, shown, each.end, best - each.end, *near, *nearer, len(each.seconds), ended))
+        scoring.append((name, start, each.end, best - each.end, *near, *nearer, len(each.seconds), ended))
     fastest = min((each for each in climbs.values() if best - each.end < NEARER), key=lambda each: each.within(NEARER))
     start, (evaluations, seconds) = fastest.record.start, fastest.within(NEARER)
     taken, iterations, llf = px_em(fitted, start, PX_EM_TIMES * seconds)

@@ -16,7 +16,10 @@ PAGES = sorted((Path(__file__).parent.parent / "docs").glob("*.rst"))
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 SUMMARY = "Multilevel Factor Model Results"
 # Cells of a summary that say how the fit went, not what it found.
-COURSE = re.compile(r"(Method:|Start:|Evaluations:|Still to gain:|Score norm:)\s+(ML \([^)]*\)|\S+)")
+COURSE = re.compile(
+    r"(Method:|Start:|Evaluations:|Still to gain:|Score norm:|Maximum reached:)\s+"
+    r"(ML \([^)]*\)|\d+ of \d+ climbs?|\S+)"
+)
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
