@@ -246,7 +246,8 @@ class TestNotes:
         assert f"Maximum reached: {(behind < 0.1).sum()} of 6 climbs" in text
         lower = behind[behind >= 0.1]
         assert len(lower)
-        ended = f"{len(lower)} climb{'s' if len(lower) > 1 else ''} ended {lower.min():.3g} to {lower.max():.3g} below"
+        span = f"{lower.min():.3g} to {lower.max():.3g}" if len(lower) > 1 else f"{lower.min():.3g}"
+        ended = f"{len(lower)} climb{'s' if len(lower) > 1 else ''} ended {span} below"
         assert ended in text
         alone = model.fit(search="none").summary().as_text()
         assert "1 of 1 climb" in alone

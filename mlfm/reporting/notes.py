@@ -56,9 +56,8 @@ def _optima(results: MultilevelFactorResults) -> Iterator[str]:
     record = results.record
     if record.other_maxima:
         lower = record.starts.query("ended and not reached")["behind"]
-        yield (
-            f"The likelihood has several maxima: {count(len(lower), 'climb')} ended {lower.min():.3g} to "
-            f"{lower.max():.3g} below this one."
-        )
+        nearest, furthest = f"{lower.min():.3g}", f"{lower.max():.3g}"
+        span = nearest if nearest == furthest else f"{nearest} to {furthest}"
+        yield f"The likelihood has several maxima: {count(len(lower), 'climb')} ended {span} below this one."
     if record.search != "none" and len(record.climbs) == max(record.n_starts, 1) and record.cut_short:
         yield "No other maximum was looked for: a climb takes long."
