@@ -418,9 +418,10 @@ class MultilevelFactorModel(LikelihoodModel):
         Parameters
         ----------
         start : {"pca", "top-down", "frobenius", "random"} or MultilevelFactorResults, optional
-            Where to begin. "pca", the default: principal components of all the data. "top-down": level by level, the
-            principal components of each group in what the levels above leave, less noise. "frobenius": as top-down,
-            with nothing taken off for noise. "random": random loadings. Results of another fit
+            Where to begin. "pca": principal components of all the data. "top-down": level by level, the principal
+            components of each group in what the levels above leave, less noise. "frobenius": as top-down, with nothing
+            taken off for noise. "random": random loadings. By default "pca", and "top-down" where a climb takes so
+            long that little is searched: it takes fewer evaluations. Results of another fit
             (of other data, other ranks, a coarser hierarchy) are taken where features, levels and factors match.
         start_params : array, optional
             Begin at these parameters instead; where nothing is missing their coefficients are not used (those of least
@@ -520,7 +521,7 @@ class MultilevelFactorModel(LikelihoodModel):
                 named, begin = "results", self._warm(start, climbing.problem, seeded)
             record = FitRecord(method, named, maxiter, tol, workers.n_threads, n_starts=n_starts, search=search)
             try:
-                results = self._maximised(climbing, starts_of(begin, named, n_starts), record)
+                results = self._maximised(climbing, starts_of(climbing.problem, begin, named, n_starts), record)
             except KeyboardInterrupt:
                 if climbing.best is None:
                     raise
@@ -582,7 +583,7 @@ class MultilevelFactorModel(LikelihoodModel):
             begin = None if start is None else self._warm(start, search.problem, rng)
             depth = asked.search if start is None else "none"
             record = FitRecord(asked.method, "", asked.maxiter, asked.tol, 1, search=depth)
-            return self._maximised(search, starts_of(begin, "results", 1), record)
+            return self._maximised(search, starts_of(search.problem, begin, "results", 1), record)
 
     def _fit_quietly(
         self, start: tuple[Floats, Floats, Floats] | None = None, n_starts: int = 1, search: str = "none"
@@ -596,7 +597,7 @@ class MultilevelFactorModel(LikelihoodModel):
             climbing = Search(self._neighbourhood(), method, workers, lambda entry: None, np.random.default_rng(0))
             begin = None if start is None else climbing.problem.from_units(*start)
             record = FitRecord("scoring", "", method.maxiter, method.tol, 1, n_starts=n_starts, search=search)
-            return self._maximised(climbing, starts_of(begin, "start_params", n_starts), record)
+            return self._maximised(climbing, starts_of(climbing.problem, begin, "start_params", n_starts), record)
 
     def __repr__(self) -> str:
         ranks = ", ".join(f"{level} {rank}" for level, rank in self.ranks.items())

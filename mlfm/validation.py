@@ -136,8 +136,8 @@ def cross_validate(
     ...     model = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=ranks)
     ...     print(ranks, round(mlfm.cross_validate(model, n_splits=10).mean, 2))
     [1, 0] -33.78
-    [1, 1] -32.58
-    [2, 1] -32.53
+    [1, 1] -32.59
+    [2, 1] -32.5
     """
     if not hasattr(model, "_of_other_data"):
         hint = "; give its model" if hasattr(model, "llf") else ""

@@ -185,8 +185,8 @@ def test_one_maximum_says_so():
 @pytest.mark.filterwarnings("error::mlfm.SeveralMaximaWarning")
 def test_a_maximum_that_was_reached_once_is_warned_of(monkeypatch):
     # The first excursions take all that may be done.
-    effort = SEARCHES["default"]._replace(climbs=1.0)
-    monkeypatch.setitem(SEARCHES, "default", effort)
+    monkeypatch.setitem(SEARCHES, "default", SEARCHES["default"]._replace(climbs=1.5))
+    monkeypatch.setattr("mlfm.estimation.search.LEAST", 1.2)
     with pytest.warns(mlfm.SeveralMaximaWarning, match=r"only one of \d+ climbs reached the highest"):
         results = model().fit(start_params=params_of(WORST), rng=2)
     assert results.record.cut_short
@@ -233,10 +233,17 @@ def test_searches_by_name(search):
 def test_how_much_may_be_done_follows_from_the_work_of_the_first_climb():
     default = SEARCHES["default"]
     assert default.most(SHORT / 10) == pytest.approx(0.8 * SHORT)
-    multiples = [default.most(first) / first for first in SHORT * np.array([1, 4, 16, 1000])]
-    assert multiples == pytest.approx([8, 4, 2, 1])
+    multiples = [default.most(first) / first for first in SHORT * np.array([1, 4, 16, 30, 1000])]
+    assert multiples == pytest.approx([8, 4, 2, 0, 0])
     few, many = model()._problem, mlfm.MultilevelFactorModel(ENDOG, hierarchy=LABELS, ranks=[2, 2])._problem
     assert work(few) < work(many)
+
+
+def test_where_a_climb_takes_long_it_begins_where_it_takes_fewer_evaluations(monkeypatch):
+    assert model().fit().record.start == "pca"
+    monkeypatch.setattr("mlfm.estimation.effort.LONG", 1.0)
+    assert model().fit().record.start == "top-down"
+    assert list(model().fit(n_starts=2, search="none").starts.index) == ["pca", "top-down"]
 
 
 def test_a_long_climb_is_not_searched_from_and_says_so(monkeypatch):

@@ -9,16 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from mlfm.estimation.crossing import crossed, distance
-from mlfm.estimation.effort import LEAST, SEARCHES, Effort, work
+from mlfm.estimation.effort import LEAST, SEARCHES, USUAL, Effort, usual_start, work
 from mlfm.estimation.excursions import Detour, Excursion, drawn_anew, redrawn, round_trip
-from mlfm.estimation.methods import METHODS, Method
+from mlfm.estimation.methods import METHODS, AnyProblem, Method
 from mlfm.estimation.neighbourhood import Neighbourhood
 from mlfm.estimation.problem import Point
 from mlfm.estimation.record import Climb, Evaluation, FitRecord, GiveUp, never
 from mlfm.estimation.starts import STARTS
 from mlfm.sweep import Workers
 
-#: The starts of which several are taken, before random ones; the first is the best single one.
+#: The starts of which several are taken, before random ones.
 SEVERAL = ("pca", "top-down", "frobenius")
 #: Nats by which a maximum is higher than another one.
 HIGHER = 0.05
@@ -31,8 +31,6 @@ CLOSE, SAME = 1.0, 0.03
 #: A climb is far below when it would need so many times the gain that it expects, TIMES in a row. On the way past a
 #: saddle a climb that will end higher expects little for long, so that the number must be large.
 FAR, TIMES = 1000.0, 3
-#: Evaluations of a climb that does not begin near a maximum.
-USUAL = 60
 
 
 class Peak(NamedTuple):
@@ -74,8 +72,8 @@ class Search:
         for name, start in starts:
             self._begin_at(name, start, record)
             if len(record.climbs) == 1:
-                # What is begun near a maximum may be there at once, which says nothing of other climbs.
-                least = 0 if isinstance(start, str) else USUAL
+                # A climb from near a maximum, or from the start that takes few, says little of how long others are.
+                least = 0 if start == SEVERAL[0] else USUAL
                 first = max(record.climbs[0].evaluations, least) * work(self.problem)
         effort = SEARCHES[record.search]
         if (
@@ -250,10 +248,13 @@ def _silent(entry: Evaluation) -> None:
     """Evaluations at other ranks are not those of the fit."""
 
 
-def starts_of(start: str | Point | None, name: str, n_starts: int) -> list[tuple[str, str | Point]]:
+def starts_of(
+    problem: AnyProblem, start: str | Point | None, name: str, n_starts: int
+) -> list[tuple[str, str | Point]]:
     """Starts by name: the one asked for, or the usual ones, and then random ones."""
     asked = [] if start is None else [(name, start)]
     if n_starts == 1:
-        return asked or [(SEVERAL[0], SEVERAL[0])]
+        usual = usual_start(problem)
+        return asked or [(usual, usual)]
     several = asked or [(usual, usual) for usual in SEVERAL[:n_starts]]
     return [*several, *((f"random {i + 1}", "random") for i in range(n_starts - len(several)))]
