@@ -76,11 +76,7 @@ class Search:
                 least = 0 if start == SEVERAL[0] else USUAL
                 first = max(record.climbs[0].evaluations, least) * work(self.problem)
         effort = SEARCHES[record.search]
-        if (
-            effort is not None
-            and self._highest.record.converged
-            and self._around.ranks.count(0) < len(self._around.ranks)
-        ):
+        if effort is not None and self._highest.record.converged and any(self._around.ranks):
             self._look_further(effort, first, record)
         return self.finish(record)
 

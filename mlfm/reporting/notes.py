@@ -59,5 +59,5 @@ def _optima(results: MultilevelFactorResults) -> Iterator[str]:
         nearest, furthest = f"{lower.min():.3g}", f"{lower.max():.3g}"
         span = nearest if nearest == furthest else f"{nearest} to {furthest}"
         yield f"The likelihood has several maxima: {count(len(lower), 'climb')} ended {span} below this one."
-    if record.search != "none" and len(record.climbs) == max(record.n_starts, 1) and record.cut_short:
+    if record.search != "none" and len(record.climbs) == record.n_starts and record.cut_short:
         yield "No other maximum was looked for: a climb takes long."
