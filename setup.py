@@ -9,7 +9,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, PlatformError
 
-KERNELS = ["_blas", "blocks", "em", "gaps", "metric", "pairs", "scoring", "tree", "variants"]
+KERNELS = ["_blas", "blocks", "em", "gaps", "leaf_groups", "metric", "pairs", "scoring", "tree", "variants"]
 SHARED = "mlfm._kernels._cyutility"  # Cython's own code for memoryviews, compiled once for all kernels
 
 # MLFM_DEBUG=1 builds kernels that check every index.

@@ -137,7 +137,7 @@ def cross_validate(
     ...     print(ranks, round(mlfm.cross_validate(model, n_splits=10).mean, 2))
     [1, 0] -33.78
     [1, 1] -32.59
-    [2, 1] -32.5
+    [2, 1] -32.55
     """
     if not hasattr(model, "_of_other_data"):
         hint = "; give its model" if hasattr(model, "llf") else ""

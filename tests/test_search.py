@@ -163,7 +163,7 @@ def test_the_table_of_climbs():
     assert results.record.found_by in starts.index
     assert starts.loc[results.record.found_by, "llf"] == results.llf
     assert starts.loc[results.record.found_by, "behind"] == 0
-    assert starts["llf"].max() == results.llf
+    assert starts["llf"].max() == pytest.approx(results.llf, abs=1e-6)  # another climb to the same maximum
     assert starts.loc["start_params", "behind"] == pytest.approx(HIGHEST - HEIGHT[WORST], abs=1e-2)
     assert not starts.loc["start_params", "reached"]
     assert starts["evaluations"].sum() == results.mle_retvals["fcalls"]
@@ -366,11 +366,10 @@ class TestCrossing:
 @pytest.mark.parametrize(
     ("name", "ranks", "known"),
     [
+        ("abilities", (2, 1), -9613.9147),
         ("abilities", (2, 2), -9589.7275),
-        ("abilities", (3, 1), -9569.6990),
-        ("employment", (1, 1, 1), -46138.3478),
-        ("employment", (3, 2, 1), -44988.1079),
-        ("personality", (3, 2, 1), -817654.9294),
+        ("employment", (2, 3, 2), -45031.4847),
+        ("personality", (2, 1, 1), -824043.2439),
         ("stocks", (5, 2), 1672611.7814),
     ],
 )

@@ -96,6 +96,17 @@ class Climber(ABC):
     def _expand(self) -> float:
         """The parameter-expanded EM step from the point; its log-likelihood. The point is left where it fails."""
 
+    def propose_leaf_groups(self, *, afresh: bool) -> float:
+        """Make the trial point that of the small leaf groups' turn; what it gains at least.
+
+        ``afresh`` is whether every group descends from a start of its own too.
+        """
+        return 0.0
+
+    def try_leaf_groups(self) -> float:
+        """Go to the point that :meth:`propose_leaf_groups` made, unless it is lower; the gain."""
+        raise NotImplementedError
+
     def _mobile(self) -> Floats:
         """1 for parameters of the rest that may move; 0 for uniquenesses pressed against their floor."""
         free = np.ones_like(self.x)
@@ -220,23 +231,60 @@ class CompleteClimber(Climber):
         return slope * self._variances
 
     def _expand(self) -> float:
-        # From the moments that the gradient was made of: V = D dl/dF + F W.
         problem, D = self.problem, np.empty_like(self.x)
 
         def step(i: int) -> None:
             task = self.tasks[i]
             own = task.features
             V = self.trial[own]
-            rotate(self.F[own], self._W[i], task.leaves, V)
-            V += self.gF[own] * (problem.nobs * self.x[own, None])
+            self._moments(i, V)
             px_em_update(self._W[i], problem.squares[own], problem.nobs, problem.floor[own], task.leaves, V, D[own])
 
         self.workers.run(step, len(self.tasks))
+        self.memory.keep(0)
+        return self._move(D)
+
+    def propose_leaf_groups(self, *, afresh: bool) -> float:
+        groups, problem = self.problem.leaf_groups, self.problem
+        if not groups.any:
+            return 0.0
+        self._D_next, gains = np.empty_like(self.x), np.zeros(len(self.tasks))
+
+        def step(i: int) -> None:
+            task, W = self.tasks[i], self._W[i]
+            own, (some, every) = task.features, groups.small_in(self.tasks[i])
+            V, D = self.trial[own], self._D_next[own]
+            self._moments(i, V)
+            moments = V.copy() if some else V
+            if not every:
+                px_em_update(W.copy(), problem.squares[own], problem.nobs, problem.floor[own], task.leaves, V, D)
+            if some:
+                gains[i] = groups.maximise(
+                    task, moments, W, problem.nobs, problem.floor[own], self.F[own], self.x[own], V, D, afresh=afresh
+                )
+
+        self.workers.run(step, len(self.tasks))
+        return float(gains.sum()) / problem.nobs
+
+    def try_leaf_groups(self) -> float:
+        gain = self._move(self._D_next)
+        if gain >= 0:
+            self.memory.renew(self.gF)
+        return gain
+
+    def _moments(self, i: int, V: Floats) -> None:
+        """A task's moments of data and factors, from those that the gradient was made of: V = D dl/dF + F W."""
+        task = self.tasks[i]
+        own = task.features
+        rotate(self.F[own], self._W[i], task.leaves, V)
+        V += self.gF[own] * (self.problem.nobs * self.x[own, None])
+
+    def _move(self, D: Floats) -> float:
+        """Go to the trial point, unless it is lower; the gain."""
         llf = self._loglike(self.trial, D, as_it_is)
         gain = llf - self.llf
         if gain >= 0:
             self.F, self.trial = self.trial, self.F
             self.x, self.llf = D, llf
-            self.memory.keep(0)
             self._look_around(None)
         return gain

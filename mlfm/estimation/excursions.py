@@ -58,13 +58,13 @@ def round_trip(ranks: ByLevel, n_groups: Sequence[int], largest: Sequence[int]) 
         yield from more
         yield from less
         return
-    yield from grouped
     yield from more
     yield from less
     yield from grouped
     yield from allowed(*({level: 2} for level in active))
     yield from grouped
     yield from allowed(*({a: 1, b: -1} for a in active for b in active if a != b))
+    yield from grouped
 
 
 def drawn_anew(ranks: ByLevel) -> list[Redraw]:

@@ -102,6 +102,18 @@ class Memory:
         self._SS[new], self._YY[new], self._SG[older], self._SG[new] = ss, yy, S_g, sg
         self._slots = [*self._slots, new] if s_y > 0 else []
 
+    def renew(self, gF: Floats) -> None:
+        """Take the products of the steps with the gradient anew, at a point that no step of the memory led to."""
+        at = np.array(self._slots, dtype=np.intp)
+        parts = np.empty((len(self._tasks), len(at)))
+
+        def products(i: int) -> None:
+            own = self._tasks[i].features
+            inner_products(self._SF[:, own], at, gF[own], parts[i])
+
+        self._workers.run(products, len(self._tasks))
+        self._SG[at] = parts.sum(axis=0)
+
     def direction(self, gF: Floats, gx: Floats, free: Floats, apply: Apply, out: Floats) -> Direction:
         """The direction that the pairs make of a gradient; ``out`` takes what the metric makes, see :meth:`add_steps`.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mlfm.estimation.leaf_groups import LeafGroups
 from mlfm.likelihood import condition, loglike
 from mlfm.standardised import Reals, Standardised, triangle
 from mlfm.sweep import Sweep, Tree, Workers
@@ -71,6 +73,11 @@ class Problem(Scaled):
             Y = _triangle(Y)
         squares = np.einsum("jn,jn->j", Y, Y, dtype=np.float64)
         return cls(tree, data.nobs, data.scale, np.full(n, uniqueness_floor), data.coefficients, Y, squares)
+
+    @cached_property
+    def leaf_groups(self) -> LeafGroups:
+        """The small leaf groups, their cross products made once for all climbs."""
+        return LeafGroups(self.tree, self.Y)
 
     @property
     def stand_in(self) -> Problem:

@@ -28,6 +28,39 @@ LEAST_RATIO = 0.05  # of a quasi-Newton direction's predicted gain to the scorin
 FIRST_RATIO, MOST_RATIO = 2.0, 1e4  # the largest, doubled at each success
 
 
+TURNS, PERIOD = 12, 10  # turns of the leaf groups in a row at most; steps from one to the next
+AFRESH = 3  # turns in which leaf groups descend from starts of their own too
+
+
+class Turns:
+    """When the small leaf groups take their turn (see :mod:`.leaf_groups`).
+
+    First, for as long as a turn gains more than a scoring step expects to; then now and then; and before the end, where
+    they look once more whether another start of their own leads higher.
+    """
+
+    def __init__(self) -> None:
+        self._taken, self._since, self._gained = 0, 0, np.inf
+
+    def due(self, expected: float) -> bool:
+        """Whether it is their turn, where a scoring step expects to gain so much."""
+        first = self._since == 0 and self._taken < TURNS and self._gained > expected
+        return first or self._since >= PERIOD
+
+    @property
+    def afresh(self) -> bool:
+        """Whether it is early."""
+        return self._taken < AFRESH
+
+    def stepped(self) -> None:
+        """A step of another kind was made."""
+        self._since += 1
+
+    def taken(self, gained: float) -> None:
+        """A turn gained so much."""
+        self._taken, self._since, self._gained = self._taken + 1, 0, gained
+
+
 def scoring(
     climber: Climber,
     record: FitRecord,
@@ -40,7 +73,7 @@ def scoring(
     """
     problem = climber.problem
     nobs, n = problem.nobs, len(problem.floor)
-    small_for_long, largest_ratio = Stays(record.tol), FIRST_RATIO
+    small_for_long, largest_ratio, turns = Stays(record.tol), FIRST_RATIO, Turns()
 
     def note(llf: float, gain: float, step: str, accepted: bool) -> None:
         entry = Evaluation(len(record.evaluations), llf * nobs + problem.loglike_shift, gain, step, accepted)
@@ -72,7 +105,20 @@ def scoring(
         expected = 0.5 * max(predicted, decrement) * nobs
         record.evaluations[-1] = record.evaluations[-1]._replace(projected_gain=expected)
         watch(record.evaluations[-1])
-        if small_for_long(expected):
+        ending = small_for_long(expected)
+        if ending or turns.due(expected):
+            promised = climber.propose_leaf_groups(afresh=ending or turns.afresh) * nobs
+            gain = 0.0
+            if promised > 0 and promised >= record.tol:
+                if spent():
+                    return end(used_up, False)
+                gain = climber.try_leaf_groups() * nobs
+                note(climber.llf + min(gain, 0.0) / nobs, expected, "leaf groups", gain >= 0)
+            turns.taken(gain)
+            if gain >= record.tol:
+                small_for_long = Stays(record.tol)
+                continue
+        if ending:
             return end(f"the projected gain stayed below tol = {record.tol:g}", True)
         if reason := give_up(record, (climber.F, climber.x)):
             return end(reason, False)
@@ -86,6 +132,7 @@ def scoring(
             note(llf, expected, kind, enough)
             if enough:
                 climber.accept(llf, x, direction.rest)
+                turns.stepped()
                 if not near:
                     climber.memory.keep(min(1, len(climber.memory)))
                 break

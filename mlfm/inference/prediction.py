@@ -64,7 +64,7 @@ class Prediction:
         >>> results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1]).fit()
         >>> lower, upper = results.conditional(data.endog.iloc[:2, 1:]).interval(alpha=0.1)
         >>> round(float(lower.iloc[0, 0]), 2), round(float(upper.iloc[0, 0]), 2)
-        (-0.29, 2.67)
+        (-0.29, 2.66)
         """
         check_alpha(alpha)
         half = stats.norm.isf(alpha / 2) * self.sd

@@ -77,7 +77,7 @@ class FactorResults(MeanResults):
         group  global    math memory
         factor      1       1      1
         child
-        0       -0.63   -0.32  -0.45
+        0       -0.63   -0.31  -0.45
         """
         self._check(method)
         with Workers() as workers:

@@ -57,7 +57,7 @@ class LikelihoodRatioResults(Estimates):
         >>> results = mlfm.MultilevelFactorModel(endog, data.endog[[first]], hierarchy=groups, ranks=[1, 1]).fit()
         >>> without = mlfm.MultilevelFactorModel(endog, hierarchy=groups, ranks=[1, 1]).fit()
         >>> print(results.compare_lr_test(without))
-        Likelihood-ratio test: chi2(23) = 139.877, p = 9.761e-19
+        Likelihood-ratio test: chi2(23) = 139.877, p = 9.762e-19
         """
         nesting = nested(restricted, self)
         if nesting.same_factors:

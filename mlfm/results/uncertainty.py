@@ -207,7 +207,7 @@ class UncertaintyResults(Estimates):
         >>> results.cov_params(column=["uniqueness[t20_deduction]", "uniqueness[t21_numbpuzz]"]).round(3)
                                    uniqueness[t20_deduction]  uniqueness[t21_numbpuzz]
         uniqueness[t20_deduction]                      0.004                     0.000
-        uniqueness[t21_numbpuzz]                       0.000                     0.018
+        uniqueness[t21_numbpuzz]                       0.000                     0.019
         """
         _refuse({"scale": scale, "cov_p": cov_p})
         if r_matrix is not None:
@@ -274,7 +274,7 @@ class UncertaintyResults(Estimates):
         >>> results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1]).fit()
         >>> test = results.t_test("loading[t20_deduction, global, 1] = loading[t21_numbpuzz, global, 1]")
         >>> print(f"z = {test.tvalue.item():.2f}, p = {test.pvalue.item():.4f}")
-        z = -1.38, p = 0.1669
+        z = -1.38, p = 0.1672
         """
         _refuse({"cov_p": cov_p, "use_t": use_t})
         hypothesis = linear_hypothesis(r_matrix, self.params.index)
@@ -326,7 +326,7 @@ class UncertaintyResults(Estimates):
         >>> results = mlfm.MultilevelFactorModel(data.endog, hierarchy=data.groups, ranks=[1, 1]).fit()
         >>> test = results.wald_test(["loading[t20_deduction, ability, 1]", "loading[t21_numbpuzz, ability, 1]"])
         >>> print(f"chi2({test.df_denom}) = {test.statistic:.2f}, p = {test.pvalue:.4f}")
-        chi2(2) = 2.57, p = 0.2765
+        chi2(2) = 2.57, p = 0.2769
         """
         _refuse({"cov_p": cov_p, "invcov": invcov, "use_f": use_f, "df_constraints": df_constraints})
         hypothesis = linear_hypothesis(r_matrix, self.params.index)
@@ -405,7 +405,7 @@ class UncertaintyResults(Estimates):
         >>> results.variance_shares().round(3)
                  share  std err  [0.025  0.975]
         level
-        global   0.248    0.019   0.210   0.286
+        global   0.248    0.019   0.210   0.285
         ability  0.211    0.013   0.185   0.236
         unique   0.541    0.016   0.510   0.573
         """
