@@ -26,7 +26,8 @@ class Evaluation(NamedTuple):
     projected_gain : float
         The log-likelihood that the fit expects still to gain from here; infinite while nothing can be said.
     step : str
-        The kind of step that led here: "start", "resumed", "quasi-newton", "scoring", "px-em" or "em".
+        The kind of step that led here: "start", "resumed", "quasi-newton", "scoring", "leaf groups", "px-em" or
+        "em".
     accepted : bool
         False for a step that gained too little and was taken back.
     """

@@ -8,6 +8,8 @@ The inverse block information (see mlfm.estimation.metric) is the metric of a da
 - a quasi-Newton direction whose predicted gain is far from the scoring step's loses its memory, half by half;
 - a step that does not gain enough is taken back: from quasi-Newton to scoring, from scoring to PX-EM, which needs
   only moments in hand and never lowers the likelihood.
+
+Between the steps the small leaf groups take their turns (see mlfm.estimation.leaf_groups).
 """
 
 from __future__ import annotations
@@ -22,43 +24,11 @@ from mlfm.estimation.memory import Direction
 from mlfm.estimation.problem import Point
 from mlfm.estimation.record import Evaluation, FitRecord, GiveUp, never
 from mlfm.estimation.stopping import Stays
+from mlfm.estimation.turns import Turns
 
 NEAR = 1e-2  # a feature: Newton decrement below which pairs are used; 1e-3 takes a sixth more evaluations on real data
 LEAST_RATIO = 0.05  # of a quasi-Newton direction's predicted gain to the scoring step's
 FIRST_RATIO, MOST_RATIO = 2.0, 1e4  # the largest, doubled at each success
-
-
-TURNS, PERIOD = 12, 10  # turns of the leaf groups in a row at most; steps from one to the next
-AFRESH = 3  # turns in which leaf groups descend from starts of their own too
-
-
-class Turns:
-    """When the small leaf groups take their turn (see :mod:`.leaf_groups`).
-
-    First, for as long as a turn gains more than a scoring step expects to; then now and then; and before the end, where
-    they look once more whether another start of their own leads higher.
-    """
-
-    def __init__(self) -> None:
-        self._taken, self._since, self._gained = 0, 0, np.inf
-
-    def due(self, expected: float) -> bool:
-        """Whether it is their turn, where a scoring step expects to gain so much."""
-        first = self._since == 0 and self._taken < TURNS and self._gained > expected
-        return first or self._since >= PERIOD
-
-    @property
-    def afresh(self) -> bool:
-        """Whether it is early."""
-        return self._taken < AFRESH
-
-    def stepped(self) -> None:
-        """A step of another kind was made."""
-        self._since += 1
-
-    def taken(self, gained: float) -> None:
-        """A turn gained so much."""
-        self._taken, self._since, self._gained = self._taken + 1, 0, gained
 
 
 def scoring(
@@ -88,6 +58,11 @@ def scoring(
         record.reason, record.converged, record.score_norm = reason, converged, climber.score_norm()
         return climber.F, climber.x
 
+    def leaf_groups(expected: float) -> float:
+        gain = climber.try_leaf_groups()
+        note(climber.llf + min(gain, 0.0), expected, "leaf groups", gain >= 0)
+        return gain * nobs
+
     used_up = f"maxiter = {record.maxiter} evaluations were made"
     note(climber.llf, np.inf, "resumed" if record.evaluations else "start", True)
     while True:
@@ -107,13 +82,11 @@ def scoring(
         watch(record.evaluations[-1])
         ending = small_for_long(expected)
         if ending or turns.due(expected):
-            promised = climber.propose_leaf_groups(afresh=ending or turns.afresh) * nobs
-            gain = 0.0
-            if promised > 0 and promised >= record.tol:
-                if spent():
-                    return end(used_up, False)
-                gain = climber.try_leaf_groups() * nobs
-                note(climber.llf + min(gain, 0.0) / nobs, expected, "leaf groups", gain >= 0)
+            promised = climber.propose_leaf_groups(afresh=ending or turns.early) * nobs
+            worth_it = promised > 0 and promised >= record.tol
+            if worth_it and spent():
+                return end(used_up, False)
+            gain = leaf_groups(expected) if worth_it else 0.0
             turns.taken(gain)
             if gain >= record.tol:
                 small_for_long = Stays(record.tol)
