@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--start", help="pca, top-down, frobenius or random (default: pca)")
     fit.add_argument("--starts", type=int, default=1, metavar="N", help="fit from N starts, keep the best (default: 1)")
     fit.add_argument("--search", help="for the highest maximum: none, default or thorough (default: default)")
+    fit.add_argument("--penalty", help="on small uniquenesses: none or soft (default: none)")
     fit.add_argument("--method", default="scoring", help="scoring (default), px-em or em")
     fit.add_argument("--maxiter", type=int, metavar="N", help="most evaluations (default: 1000; 50000 for EM)")
     fit.add_argument(
@@ -143,6 +144,7 @@ def _fit(arguments: argparse.Namespace) -> int:
                 rng=arguments.seed,
                 n_starts=arguments.starts,
                 search=arguments.search,
+                penalty=arguments.penalty,
                 disp=sys.stderr.isatty() and not arguments.quiet,
             )
         except (ValueError, FloatingPointError) as error:
@@ -155,9 +157,9 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 def _check_names(arguments: argparse.Namespace) -> None:
     """Names that the fit would refuse, before data are read for nothing."""
-    from mlfm.estimation import METHODS, SEARCHES, STARTS
+    from mlfm.estimation import METHODS, PENALTIES, SEARCHES, STARTS
 
-    for option, known in (("start", STARTS), ("method", METHODS), ("search", SEARCHES)):
+    for option, known in (("start", STARTS), ("method", METHODS), ("search", SEARCHES), ("penalty", PENALTIES)):
         given = getattr(arguments, option)
         if given is not None and given not in known:
             raise BadInput(f"--{option}: must be one of {listing(known)}, not {given!r}")

@@ -161,16 +161,16 @@ def _bootstrap_test(
 
 def _higher(model: Any, like: MultilevelFactorResults, start: MultilevelFactorResults) -> MultilevelFactorResults:
     """A fit of the model as another one was made, or the one that begins where ``start`` ended, if that is higher."""
-    return max((model._refit(like, own) for own in (start, None)), key=lambda fit: fit.llf)
+    return max((model._refit(like, own) for own in (start, None)), key=lambda fit: fit.record.llf)
 
 
 def _highest(restricted: MultilevelFactorResults, full: MultilevelFactorResults) -> float:
     """The larger model's log-likelihood, found as in the replicates: also from where the restricted fit ended."""
     again = full._with_data("the test")._refit(like=full, start=restricted)
-    if again.llf > full.llf + again.record.tol + full.record.tol:
+    if again.record.llf > full.record.llf + again.record.tol + full.record.tol:
         warn_caller(
             f"the fit of the larger model is at a lower maximum, {full.llf:.4f}, than the one that is reached from the "
             f"restricted fit, {again.llf:.4f}; the statistic is that of the higher. Fit it with start=restricted",
             LowerMaximumWarning,
         )
-    return max(full.llf, again.llf)
+    return max(full, again, key=lambda fit: fit.record.llf).llf

@@ -31,6 +31,7 @@ from mlfm.estimation import (
     Point,
     Problem,
     Search,
+    checked_penalty,
     filling,
     starts_of,
     usual_search,
@@ -412,6 +413,7 @@ class MultilevelFactorModel(LikelihoodModel):
         n_starts: int = 1,
         cov_type: str | None = None,
         search: str | None = None,
+        penalty: str | None = None,
     ) -> MultilevelFactorResults:
         """Maximise the likelihood.
 
@@ -458,6 +460,13 @@ class MultilevelFactorModel(LikelihoodModel):
             of the first climb, and less where that is long: then it may be the first climb alone. "thorough": up to
             forty times. :attr:`MultilevelFactorResults.starts` says what was found. For the EM methods "none" is the
             default; where they search, all climbs but the first and the last are by scoring.
+        penalty : {"none", "soft"}, optional
+            "soft": take :math:`\\sqrt{2 / N} \\sum_j s_{jj} / D_j` off the log-likelihood, with the sample variances
+            :math:`s_{jj}`: no uniqueness ends on its floor (no Heywood cases), and estimates have the same distribution
+            as those of maximum likelihood in large samples (Sterzinger, Kosmidis and Moustaki 2026, with the penalty of
+            Hirose et al. 2011). The log-likelihood, criteria and standard errors of the results are without the
+            penalty, at these estimates; the record of the fit counts what is maximised. Whatever fits again as these
+            results were (bootstrap, :func:`lr_test`, :func:`cross_validate`) is penalised alike.
 
         Returns
         -------
@@ -485,6 +494,7 @@ class MultilevelFactorModel(LikelihoodModel):
             search = usual_search(method)
         elif not isinstance(search, str) or search not in SEARCHES:
             raise ValueError(f"search must be one of {listing(SEARCHES)}, not {search!r}")
+        penalty = checked_penalty(penalty)
         cov_type = checked_cov_type(cov_type)
         if not isinstance(method, str) or method not in METHODS:
             raise ValueError(f"method must be one of {listing(METHODS)}, not {method!r}")
@@ -512,14 +522,16 @@ class MultilevelFactorModel(LikelihoodModel):
                     callback(entry)
 
             began = time.perf_counter()
-            climbing = Search(self._neighbourhood(), METHODS[method], workers, watch, seeded)
+            climbing = Search(self._neighbourhood(penalty), METHODS[method], workers, watch, seeded)
             begin: Any = start
             named = start if isinstance(start, str) else ""
             if start_params is not None:
                 named, begin = "start_params", climbing.problem.from_units(B, F, D)
             elif isinstance(start, MultilevelFactorResults):
                 named, begin = "results", self._warm(start, climbing.problem, seeded)
-            record = FitRecord(method, named, maxiter, tol, workers.n_threads, n_starts=n_starts, search=search)
+            record = FitRecord(
+                method, named, maxiter, tol, workers.n_threads, n_starts=n_starts, search=search, penalty=penalty
+            )
             try:
                 results = self._maximised(climbing, starts_of(climbing.problem, begin, named, n_starts), record)
             except KeyboardInterrupt:
@@ -565,6 +577,7 @@ class MultilevelFactorModel(LikelihoodModel):
         """The results at a point of the problem."""
         B, F, D = problem.to_units(*point)
         on_floor = problem.on_floor(D / problem.scale**2)
+        record.penalty_taken = problem.penalty.of(D / problem.scale**2)
         return MultilevelFactorResults(
             self,
             self._pack_group(B, canonical(self._tree, F, D), D),
@@ -579,14 +592,19 @@ class MultilevelFactorModel(LikelihoodModel):
         """
         asked, rng = like.record, np.random.default_rng(0)
         with Workers(1) as workers:
-            search = Search(self._neighbourhood(), METHODS[asked.method], workers, lambda entry: None, rng)
+            around = self._neighbourhood(asked.penalty)
+            search = Search(around, METHODS[asked.method], workers, lambda entry: None, rng)
             begin = None if start is None else self._warm(start, search.problem, rng)
             depth = asked.search if start is None else "none"
-            record = FitRecord(asked.method, "", asked.maxiter, asked.tol, 1, search=depth)
+            record = FitRecord(asked.method, "", asked.maxiter, asked.tol, 1, search=depth, penalty=asked.penalty)
             return self._maximised(search, starts_of(search.problem, begin, "results", 1), record)
 
     def _fit_quietly(
-        self, start: tuple[Floats, Floats, Floats] | None = None, n_starts: int = 1, search: str = "none"
+        self,
+        start: tuple[Floats, Floats, Floats] | None = None,
+        n_starts: int = 1,
+        search: str = "none",
+        penalty: str = "none",
     ) -> MultilevelFactorResults:
         """A fit on one thread, from coefficients, loadings and uniquenesses in group order or from the usual starts.
 
@@ -594,9 +612,12 @@ class MultilevelFactorModel(LikelihoodModel):
         """
         method = METHODS["scoring"]
         with Workers(1) as workers:
-            climbing = Search(self._neighbourhood(), method, workers, lambda entry: None, np.random.default_rng(0))
+            around, rng = self._neighbourhood(penalty), np.random.default_rng(0)
+            climbing = Search(around, method, workers, lambda entry: None, rng)
             begin = None if start is None else climbing.problem.from_units(*start)
-            record = FitRecord("scoring", "", method.maxiter, method.tol, 1, n_starts=n_starts, search=search)
+            record = FitRecord(
+                "scoring", "", method.maxiter, method.tol, 1, n_starts=n_starts, search=search, penalty=penalty
+            )
             return self._maximised(climbing, starts_of(climbing.problem, begin, "start_params", n_starts), record)
 
     def __repr__(self) -> str:
@@ -605,20 +626,24 @@ class MultilevelFactorModel(LikelihoodModel):
 
     @property
     def _problem(self) -> AnyProblem:
-        if isinstance(self._evidence, IncompleteEvidence):
-            return IncompleteProblem.of(self._evidence.summed_up, self._data, self.uniqueness_floor)
-        return Problem.of(self._tree, self._data, self.uniqueness_floor)
+        return self._penalised("none")
 
-    def _neighbourhood(self) -> Neighbourhood:
+    def _penalised(self, penalty: str) -> AnyProblem:
+        """The problem, with a penalty."""
+        if isinstance(self._evidence, IncompleteEvidence):
+            return IncompleteProblem.of(self._evidence.summed_up, self._data, self.uniqueness_floor, penalty)
+        return Problem.of(self._tree, self._data, self.uniqueness_floor, penalty)
+
+    def _neighbourhood(self, penalty: str = "none") -> Neighbourhood:
         """The problem, and those of the same data at other ranks."""
-        hierarchy, home = self.hierarchy, self._problem
+        hierarchy, home = self.hierarchy, self._penalised(penalty)
 
         def at(ranks: tuple[int, ...]) -> AnyProblem:
             if ranks == self._ranks:
                 return home
             if isinstance(home, Problem):
                 return replace(home, tree=Tree.of(hierarchy.offsets, ranks))
-            return self._of_other_ranks(ranks)._problem
+            return self._of_other_ranks(ranks)._penalised(penalty)
 
         return Neighbourhood(self._ranks, list(hierarchy.levels), hierarchy.offsets, at)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mlfm.estimation import METHODS, FitRecord, usual_search
+from mlfm.estimation import METHODS, FitRecord, checked_penalty, usual_search
 from mlfm.evidence import evidence_of
 from mlfm.exceptions import ConvergenceWarning, warn_caller
 from mlfm.patterns import Patterns
@@ -84,6 +84,7 @@ def cross_validate(
     method: str = "scoring",
     maxiter: int | None = None,
     tol: float | None = None,
+    penalty: str | None = None,
 ) -> CrossValidation:
     """Log-likelihood of observations held out, per observation, by fits of the others.
 
@@ -100,7 +101,7 @@ def cross_validate(
         For the folds; None is seed 0. The same seed makes the same folds for all models.
     n_jobs : int or None
         Fits at a time, each on one thread; None takes all processors. Results do not depend on it.
-    method, maxiter, tol
+    method, maxiter, tol, penalty
         As for :meth:`mlfm.MultilevelFactorModel.fit`.
 
     Returns
@@ -152,7 +153,8 @@ def cross_validate(
     if isinstance(tol, bool) or not isinstance(tol, numbers.Real) or not float(tol) >= 0:
         raise ValueError(f"tol must be 0 or more, not {tol!r}")
     # What a fit of the same kind takes from another one is how it was asked for.
-    record = FitRecord(method, "", int(maxiter), float(tol), 1, search=usual_search(method))
+    asked = checked_penalty(penalty)
+    record = FitRecord(method, "", int(maxiter), float(tol), 1, search=usual_search(method), penalty=asked)
     like = cast("MultilevelFactorResults", SimpleNamespace(record=record))
 
     frequency = model._frequency if model._frequency is not None else np.ones(len(model.row_labels))

@@ -29,12 +29,12 @@ def moments(m, own, above, seed=0, weak=1.0):
     return Y @ Z.T, Z @ Z.T, Y @ Y.T, F + 0.1 * rng.standard_normal(F.shape), np.full(m, 0.5)
 
 
-def turn(V, W, products, F, D, own, afresh=False, floor=FLOOR):
+def turn(V, W, products, F, D, own, afresh=False, penalty=0.0):
     """New loadings and uniquenesses of one group, and what its own part gains."""
     m = len(D)
     F_new, D_new = np.full_like(F, np.nan), np.full(m, np.nan)
     gain = maximise(
-        V, W[None], products.ravel(), np.zeros(1, dtype=np.intp), NOBS, np.full(m, floor),
+        V, W[None], products.ravel(), np.zeros(1, dtype=np.intp), NOBS, np.full(m, FLOOR), penalty,
         np.array([0, m], dtype=np.intp), own, F, D, afresh, F_new, D_new,
     )  # fmt: skip
     return F_new, D_new, gain
@@ -53,12 +53,13 @@ def deviance(S, L, D):
     return np.linalg.slogdet(sigma)[1] + np.trace(np.linalg.solve(sigma, S))
 
 
-def lowest(S, own, L, D):
+def lowest(S, own, L, D, penalty=0.0):
     """The deviance of a descent by scipy from the same parameters."""
     m = len(D)
 
     def value(theta):
-        return deviance(S, theta[: m * own].reshape(m, own), theta[m * own :])
+        L, D = theta[: m * own].reshape(m, own), theta[m * own :]
+        return deviance(S, L, D) + 2 * penalty / NOBS * (1 / D).sum()
 
     start = np.concatenate([L.ravel(), D])
     bounds = [(None, None)] * (m * own) + [(FLOOR, None)] * m
@@ -113,6 +114,17 @@ def test_a_heywood_case_ends_on_its_floor():
     _, D_new, _ = turn(V, W, Y @ Y.T, np.full((3, 1), 0.5), np.full(3, 0.5), 1)
     assert D_new[0] == FLOOR
     assert (D_new[1:] > 0.1).all()
+
+
+@pytest.mark.parametrize(("m", "own", "above"), [(4, 1, 2), (6, 2, 0)])
+def test_a_penalty_on_small_uniquenesses(m, own, above):
+    V, W, products, F, D = moments(m, own, above)
+    F_new, D_new, gain = turn(V, W, products, F, D, own, penalty=5.0)
+    S, _ = residual(V, W, products, above)
+    taken = 2 * 5.0 / NOBS * (1 / np.array([D, D_new])).sum(axis=1)
+    at_end = deviance(S, F_new[:, above:], D_new) + taken[1]
+    assert at_end == pytest.approx(lowest(S, own, F[:, above:], D, 5.0), abs=1e-6)
+    assert gain == pytest.approx(NOBS / 2 * (deviance(S, F[:, above:], D) + taken[0] - at_end), rel=1e-8)
 
 
 def test_a_start_of_its_own_leads_higher_where_the_old_one_was_wrong():

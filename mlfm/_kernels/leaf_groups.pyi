@@ -12,6 +12,7 @@ def maximise(
     places: _I,
     nobs: float,
     floor: _F,
+    penalty: float,
     offsets: _I,
     own: int,
     F_old: _F,

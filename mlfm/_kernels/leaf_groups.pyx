@@ -32,6 +32,7 @@ cdef:
 cdef struct Bench:
     # One leaf group, the room to work on it, and where it has come to.
     blas_int m, o, k    # features; factors; those that can lower the deviance, less than m
+    double penalty      # of the deviance, times the sum of 1 / D
     double *S           # m x m, covariance
     double *lowest      # m, logarithms of the floors
     double *x           # m, logarithms of the uniquenesses
@@ -98,7 +99,7 @@ cdef double deviance(Bench *bench, const double *x, double *values, double *vect
     cdef double total = 0.0
     for i in range(m):
         bench.work[i] = exp(-0.5 * x[i])
-        total += x[i]
+        total += x[i] + bench.penalty * bench.work[i] * bench.work[i]
     for i in range(m):
         for j in range(i + 1):
             vectors[i * m + j] = bench.S[i * m + j] * bench.work[i] * bench.work[j]
@@ -142,6 +143,9 @@ cdef void slopes(Bench *bench) noexcept nogil:
         for i in range(m):
             for k in range(m):
                 bench.H[i * m + k] += bench.square[i * m + k] * w[n * m + i] * w[n * m + k]
+    for i in range(m):
+        bench.slope[i] -= bench.penalty * exp(-bench.x[i])
+        bench.H[i * m + i] += bench.penalty * exp(-bench.x[i])
 
 
 cdef double newton_step(Bench *bench) noexcept nogil:
@@ -228,6 +232,7 @@ cdef double deviance_of(Bench *bench, const double *L, Py_ssize_t stride, const 
     gemm(False, True, m, m, bench.o, 1.0, L, <blas_int> stride, L, <blas_int> stride, 0.0, bench.square, m)
     for i in range(m):
         bench.square[i * m + i] += D[i]
+        total += bench.penalty / D[i]
     if cholesky(m, bench.square, m) != 0:
         return INFINITY
     for i in range(m):
@@ -358,6 +363,7 @@ def maximise(
     const Py_ssize_t[::1] places,       # IN     k: where a group's begin, -1 for a group that is not small
     double nobs,                        # IN
     const double[::1] floor,            # IN     n
+    double penalty,                     # IN     times the sum of 1 / D, taken off the log-likelihood
     const Py_ssize_t[::1] offsets,      # IN     k + 1
     Py_ssize_t own,                     # IN     factors of a leaf group
     const double[:, ::1] F_old,         # IN     n x r
@@ -378,6 +384,7 @@ def maximise(
     if most == 0:
         return 0.0
     open_bench(&bench, max(most, o))
+    bench.penalty = 2.0 * penalty / nobs
     X = <double *> malloc(<size_t> (r * r + 1) * sizeof(double))
     try:
         if X == NULL:

@@ -4,6 +4,7 @@ from mlfm.estimation.effort import SEARCHES, usual_search
 from mlfm.estimation.incomplete import IncompleteProblem
 from mlfm.estimation.methods import METHODS, AnyProblem
 from mlfm.estimation.neighbourhood import Neighbourhood
+from mlfm.estimation.penalty import PENALTIES, checked_penalty
 from mlfm.estimation.problem import Point, Problem
 from mlfm.estimation.record import Climb, Evaluation, FitRecord
 from mlfm.estimation.search import Search, starts_of
@@ -11,6 +12,7 @@ from mlfm.estimation.starts import STARTS, filling
 
 __all__ = [
     "METHODS",
+    "PENALTIES",
     "SEARCHES",
     "STARTS",
     "AnyProblem",
@@ -22,6 +24,7 @@ __all__ = [
     "Point",
     "Problem",
     "Search",
+    "checked_penalty",
     "filling",
     "starts_of",
     "usual_search",

@@ -200,7 +200,7 @@ class CompleteClimber(Climber):
             leaf_moments(F[own], x[own], problem.Y[own], task.leaves, sweep.tile, *moments)
 
         sweep.upward(fill, self.workers)
-        whole = float((problem.squares / x).sum())
+        whole = float((problem.penalised_squares / x).sum())
         left = whole - sweep.explained
         value = loglike_of(sweep, x, left, problem.nobs) / problem.nobs
         return value if np.isfinite(value) and left > MEANINGLESS * whole else -np.inf
@@ -209,13 +209,14 @@ class CompleteClimber(Climber):
         problem, F, D, sweep = self.problem, self.F, self.x, self.sweep
         h, metric = np.empty(len(D)), Metric(sweep, self.damping)
         products: list[tuple[Floats, Floats]] = [(np.empty(0), np.empty(0))] * len(self.tasks)
+        squares = problem.penalised_squares
 
         def visit(i: int, task: Task, posterior: Posterior) -> None:
             own = task.features
             g, W, T, M = np.empty_like(F[own]), *(np.empty_like(posterior.P) for _ in range(3))
             slopes(
-                problem.Y[own], F[own], D[own], *posterior, problem.squares[own], problem.nobs, metric.columns,
-                task.leaves, sweep.tile, W, g, self.gx[own], h[own], T, M,
+                problem.Y[own], F[own], D[own], *posterior, squares[own], problem.nobs, metric.columns, task.leaves,
+                sweep.tile, W, g, self.gx[own], h[own], T, M,
             )  # fmt: skip
             if before is not None:
                 self.memory.record(i, F[own], before[own], g, self.gF[own])
@@ -224,7 +225,7 @@ class CompleteClimber(Climber):
         sweep.downward(visit, self.workers, metric.observe)
         metric.at(F, D, self.gF, products)
         self.metric = metric
-        self._variances = uniqueness_variances(D, h)
+        self._variances = problem.penalty.variances(uniqueness_variances(D, h), D, problem.nobs)
         self.free = self._mobile()
 
     def _scaled(self, slope: Floats) -> Floats:
@@ -232,13 +233,14 @@ class CompleteClimber(Climber):
 
     def _expand(self) -> float:
         problem, D = self.problem, np.empty_like(self.x)
+        squares = problem.penalised_squares
 
         def step(i: int) -> None:
             task = self.tasks[i]
             own = task.features
             V = self.trial[own]
             self._moments(i, V)
-            px_em_update(self._W[i], problem.squares[own], problem.nobs, problem.floor[own], task.leaves, V, D[own])
+            px_em_update(self._W[i], squares[own], problem.nobs, problem.floor[own], task.leaves, V, D[own])
 
         self.workers.run(step, len(self.tasks))
         self.memory.keep(0)
@@ -249,6 +251,7 @@ class CompleteClimber(Climber):
         if not groups.any:
             return 0.0
         self._D_next, gains = np.empty_like(self.x), np.zeros(len(self.tasks))
+        squares, nobs, penalty = problem.penalised_squares, problem.nobs, problem.penalty.weight
 
         def step(i: int) -> None:
             task, W = self.tasks[i], self._W[i]
@@ -257,10 +260,10 @@ class CompleteClimber(Climber):
             self._moments(i, V)
             moments = V.copy() if some else V
             if not every:
-                px_em_update(W.copy(), problem.squares[own], problem.nobs, problem.floor[own], task.leaves, V, D)
+                px_em_update(W.copy(), squares[own], nobs, problem.floor[own], task.leaves, V, D)
             if some:
                 gains[i] = groups.maximise(
-                    task, moments, W, problem.nobs, problem.floor[own], self.F[own], self.x[own], V, D, afresh=afresh
+                    task, moments, W, nobs, problem.floor[own], penalty, self.F[own], self.x[own], V, D, afresh=afresh
                 )
 
         self.workers.run(step, len(self.tasks))

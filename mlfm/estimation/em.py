@@ -58,15 +58,16 @@ class CompleteStair:
         return self._F, self._D
 
     def loglike(self) -> float:
-        return loglike(self._sweep, self._D, self.problem.squares, self.problem.nobs)
+        return loglike(self._sweep, self._D, self.problem.penalised_squares, self.problem.nobs)
 
     def step(self) -> None:
         problem, F, D, tile = self.problem, self._F, self._D, self._sweep.tile
+        squares = problem.penalised_squares
 
         def renew(task: Task, posterior: Posterior, moments: Moments) -> None:
             own = task.features
             self._kernel(
-                problem.Y[own], *posterior, problem.squares[own], problem.nobs, problem.floor[own], task.leaves, tile,
+                problem.Y[own], *posterior, squares[own], problem.nobs, problem.floor[own], task.leaves, tile,
                 F[own], D[own], *moments,
             )  # fmt: skip
 
@@ -74,7 +75,7 @@ class CompleteStair:
 
     def slopes(self) -> tuple[Floats, Floats]:
         problem = self.problem
-        return score(self._sweep, *self.point, problem.Y, problem.squares, problem.nobs, self._workers)
+        return score(self._sweep, *self.point, problem.Y, problem.penalised_squares, problem.nobs, self._workers)
 
 
 def ascend(stair: Stair, record: FitRecord, watch: Callable[[Evaluation], None], give_up: GiveUp = never) -> Point:

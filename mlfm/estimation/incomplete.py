@@ -19,6 +19,7 @@ from mlfm._kernels.blocks import leaf_moments, project, rotate
 from mlfm._kernels.em import px_em_update
 from mlfm.estimation.climber import MEANINGLESS, Climber
 from mlfm.estimation.metric import Metric, uniqueness_variances
+from mlfm.estimation.penalty import Penalty
 from mlfm.estimation.problem import Point, Problem, Scaled
 from mlfm.incomplete import Incomplete, Surface, as_it_is
 from mlfm.linear import gather, scatter
@@ -38,7 +39,9 @@ class IncompleteProblem(Scaled):
     basis: Floats  # q x q: coefficients of the covariates are B basis
 
     @classmethod
-    def of(cls, data: Incomplete, kept: Standardised, uniqueness_floor: float) -> IncompleteProblem:
+    def of(
+        cls, data: Incomplete, kept: Standardised, uniqueness_floor: float, penalty: str = "none"
+    ) -> IncompleteProblem:
         """The problem of a model's data."""
         nobs = data.nobs
         R = np.linalg.qr(data.X, mode="r") / np.sqrt(nobs)
@@ -46,7 +49,8 @@ class IncompleteProblem(Scaled):
         basis = np.linalg.inv(R).T
         floor = np.full(len(kept.scale), uniqueness_floor)
         data = replace(data, X=np.ascontiguousarray(X))
-        return cls(data.tree, nobs, kept.scale, floor, kept.coefficients, data, basis)
+        penalised = Penalty.named(penalty, nobs)
+        return cls(data.tree, nobs, kept.scale, floor, kept.coefficients, data, basis, penalty=penalised)
 
     @property
     def loglike_shift(self) -> float:
@@ -65,13 +69,13 @@ class IncompleteProblem(Scaled):
         return Problem(self.tree, self.nobs, self.scale, self.floor, self.coefficients, Y, np.einsum("jn,jn->j", Y, Y))
 
     def loglike(self, point: Point, workers: Workers) -> float:
-        """The log-likelihood at a point, of the data in the user's units; -inf where it has no meaning."""
+        """What is maximised at a point, of the data in the user's units; -inf where it has no meaning."""
         F, x = point
         try:
-            value = Surface(self.data, workers).loglike(F, *self.split(x)) + self.loglike_shift
+            value = Surface(self.data, workers).loglike(F, *self.split(x)) - self.penalty.of(self.split(x)[0])
         except FloatingPointError:
             return -np.inf
-        return value if np.isfinite(value) else -np.inf
+        return value + self.loglike_shift if np.isfinite(value) else -np.inf
 
     @cached_property
     def coefficient_variances(self) -> Floats:
@@ -117,7 +121,9 @@ class IncompleteClimber(Climber):
         return self.surface.tasks
 
     def _loglike(self, F: Floats, x: Floats, prepare: Callable[[Task], None]) -> float:
-        value = self.surface.loglike(F, *self.problem.split(x), prepare) / self.problem.nobs
+        problem = self.problem
+        D, B = problem.split(x)
+        value = (self.surface.loglike(F, D, B, prepare) - problem.penalty.of(D)) / problem.nobs
         return value if np.isfinite(value) and self.surface.share_left > MEANINGLESS else -np.inf
 
     def _look_around(self, before: Floats | None) -> None:
@@ -141,7 +147,7 @@ class IncompleteClimber(Climber):
         def take(i: int, task: Task, g: Floats, gD: Floats, g_mean: Floats) -> None:
             own, k, r = task.features, task.n_leaves, F.shape[1]
             g /= nobs
-            self.gx[own], gB[own] = gD / nobs, g_mean / nobs
+            self.gx[own], gB[own] = (gD + problem.penalty.slopes(D[own])) / nobs, g_mean / nobs
             if before is not None:
                 self.memory.record(i, F[own], before[own], g, self.gF[own])
             self.gF[own] = g
@@ -153,7 +159,8 @@ class IncompleteClimber(Climber):
 
         unseen = self.surface.slopes(F, D, B, take)
         self._filled = unseen.squares
-        self._variances = uniqueness_variances(D, unseen.leverages) / problem.shares
+        variances = uniqueness_variances(D, unseen.leverages) / problem.shares
+        self._variances = problem.penalty.variances(variances, D, nobs)
         self.gx[n:] = gB.ravel()
         metric.at(F, average, self.gF, products)
         self.metric = metric
@@ -244,7 +251,8 @@ class IncompleteStair:
         return self._slopes()[:2]
 
     def _evaluate(self) -> float:
-        return self._surface.loglike(self._F, *self.problem.split(self._x))
+        D, B = self.problem.split(self._x)
+        return self._surface.loglike(self._F, D, B) - self.problem.penalty.of(D)
 
     def _slopes(self) -> tuple[Floats, Floats, Floats]:
         dF, dx = np.empty_like(self._F), np.empty_like(self._x)
@@ -254,7 +262,9 @@ class IncompleteStair:
             own = task.features
             dF[own], dD[own], dB[own] = g, gD, gB
 
-        unseen = self._surface.slopes(self._F, *self.problem.split(self._x), take)
+        D, B = self.problem.split(self._x)
+        unseen = self._surface.slopes(self._F, D, B, take)
+        dD += self.problem.penalty.slopes(D)
         return dF, dx, unseen.squares
 
 
@@ -267,7 +277,7 @@ def expand(
     Missing values count as complete data that were not seen: the step is that of complete data from their expected
     moments V = D dl/dF + F W, and squares with what is expected of the missing ones (``filled``).
     """
-    D_new, squares = np.empty_like(D), surface.squares + filled
+    D_new, squares = np.empty_like(D), surface.squares + filled + problem.penalty.squares
 
     def step(i: int, task: Task, W: Floats) -> None:
         own = task.features

@@ -47,16 +47,19 @@ class LeafGroups:
         return bool(small.any()), bool(small.all())
 
     def maximise(
-        self, task: Task, V: Floats, W: Floats, nobs: float, floor: Floats, F_old: Floats, D_old: Floats,
+        self, task: Task, V: Floats, W: Floats, nobs: float, floor: Floats, penalty: float,
+        F_old: Floats, D_old: Floats,
         F: Floats, D: Floats, *, afresh: bool,
     ) -> float:  # fmt: skip
         """A task's small groups at their maximum, in F and D; what their own parts of the log-likelihood gain.
 
-        V are the moments of data and factors, W second moments of the factors, all arrays the task's rows.
+        V are the moments of data and factors, W second moments of the factors, ``penalty`` is the penalty's weight; all
+        arrays are the task's rows.
         """
         places = self._places[self._numbers(task)]
         return maximise(
-            V, W, self._products, places, nobs, floor, task.leaves, self._own, F_old, D_old, afresh, F, D
+            V, W, self._products, places, nobs, floor, penalty, task.leaves, self._own,
+            F_old, D_old, afresh, F, D,
         )  # fmt: skip
 
     def _numbers(self, task: Task) -> slice:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlfm.estimation.leaf_groups import LeafGroups
+from mlfm.estimation.penalty import Penalty
 from mlfm.likelihood import condition, loglike
 from mlfm.standardised import Reals, Standardised, triangle
 from mlfm.sweep import Sweep, Tree, Workers
@@ -30,6 +31,7 @@ class Scaled:
     scale: Floats  # n, what the features were divided by
     floor: Floats  # n, smallest uniqueness allowed
     coefficients: Floats  # n x q, of the covariates, in the user's units: taken off the data
+    penalty: Penalty = field(default=Penalty(), kw_only=True)  # taken off the log-likelihood
 
     @property
     def loglike_shift(self) -> float:
@@ -65,14 +67,20 @@ class Problem(Scaled):
     squares: Floats  # n, sums of squares of the features
 
     @classmethod
-    def of(cls, tree: Tree, data: Standardised, uniqueness_floor: float) -> Problem:
+    def of(cls, tree: Tree, data: Standardised, uniqueness_floor: float, penalty: str = "none") -> Problem:
         """The problem of a model's data, which are shared, not copied, unless they are weighted or summed up."""
         n, columns = data.Y.shape
         Y = data.weighted()
         if columns > n:
             Y = _triangle(Y)
         squares = np.einsum("jn,jn->j", Y, Y, dtype=np.float64)
-        return cls(tree, data.nobs, data.scale, np.full(n, uniqueness_floor), data.coefficients, Y, squares)
+        floor, penalised = np.full(n, uniqueness_floor), Penalty.named(penalty, data.nobs)
+        return cls(tree, data.nobs, data.scale, floor, data.coefficients, Y, squares, penalty=penalised)
+
+    @cached_property
+    def penalised_squares(self) -> Floats:
+        """The sums of squares with what the penalty adds to them: of y'y / D it is a part."""
+        return self.squares + self.penalty.squares
 
     @cached_property
     def leaf_groups(self) -> LeafGroups:
@@ -85,13 +93,13 @@ class Problem(Scaled):
         return self
 
     def loglike(self, point: Point, workers: Workers) -> float:
-        """The log-likelihood at a point, of the data in the user's units; -inf where it has no meaning."""
+        """What is maximised at a point, of the data in the user's units; -inf where it has no meaning."""
         sweep = Sweep(self.tree, self.Y.shape[1])
         try:
             condition(sweep, *point, self.Y, workers)
         except FloatingPointError:
             return -np.inf
-        value = loglike(sweep, point[1], self.squares, self.nobs) + self.loglike_shift
+        value = loglike(sweep, point[1], self.penalised_squares, self.nobs) + self.loglike_shift
         return value if np.isfinite(value) else -np.inf
 
     def with_coefficients(self, F: Floats, D: Floats) -> Point:

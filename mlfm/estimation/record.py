@@ -98,8 +98,13 @@ class FitRecord:
         Wall-clock time.
     n_starts : int
         Starts that were asked for; each of several is followed to its end.
+    penalty : str
+        What was taken off the log-likelihood: "none" or "soft". With a penalty what is called a log-likelihood here, in
+        evaluations and climbs, is what is left of it, which is maximised.
+    penalty_taken : float
+        The penalty at the end.
     score_norm : float
-        Largest derivative of the log-likelihood, per observation, at the end, by parameters in units of their
+        Largest derivative of what is maximised, per observation, at the end, by parameters in units of their
         feature's standard deviation (variance); a uniqueness that is pressed against its floor does not count.
     """
 
@@ -118,6 +123,8 @@ class FitRecord:
     score_norm: float = float("nan")
     seconds: float = float("nan")
     n_starts: int = 1
+    penalty: str = "none"
+    penalty_taken: float = 0.0
 
     @property
     def history(self) -> pd.DataFrame:
@@ -127,7 +134,7 @@ class FitRecord:
 
     @property
     def llf(self) -> float:
-        """The log-likelihood where the fit ended."""
+        """The log-likelihood where the fit ended, less the penalty if there is one."""
         return next(entry.llf for entry in reversed(self.evaluations) if entry.accepted)
 
     @property

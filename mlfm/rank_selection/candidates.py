@@ -65,10 +65,11 @@ class Candidates:
 
     def __init__(
         self, model: MultilevelFactorModel, criterion: str, splits: Sequence[Split], n_starts: int, n_jobs: int | None,
-        show: Callable[[], None],
+        penalty: str, show: Callable[[], None],
     ) -> None:  # fmt: skip
         self.model, self.criterion = model, criterion
         self._splits, self._n_starts, self._n_jobs, self._show = list(splits), n_starts, n_jobs, show
+        self._penalty = penalty
         self.known: dict[ByLevel, Candidate] = {}
 
     def value(self, ranks: ByLevel) -> float:
@@ -104,7 +105,7 @@ class Candidates:
             ranks = list(models)
 
             def validate(i: int) -> None:
-                validated[ranks[i]] = cross_validate(models[ranks[i]], self._splits)
+                validated[ranks[i]] = cross_validate(models[ranks[i]], self._splits, penalty=self._penalty)
 
             self._run(validate, len(ranks))
         for own in asked:
@@ -140,7 +141,8 @@ class Candidates:
         def make(i: int) -> None:
             results = self.known[contenders[i]].results
             model = results._with_data("the selection of ranks")
-            found[i] = model._fit_quietly(model._group_parts(results.params.to_numpy()), search="default")
+            begin = model._group_parts(results.params.to_numpy())
+            found[i] = model._fit_quietly(begin, search="default", penalty=self._penalty)
 
         self._run(make, len(contenders))
         for i, ranks in enumerate(contenders):
@@ -157,9 +159,9 @@ class Candidates:
         def make(i: int) -> None:
             ranks, start = starts[i]
             if start is None:
-                found[i] = models[ranks]._fit_quietly(n_starts=self._n_starts)
+                found[i] = models[ranks]._fit_quietly(n_starts=self._n_starts, penalty=self._penalty)
             else:
-                found[i] = models[ranks]._fit_quietly((start.B, start.F, start.D))
+                found[i] = models[ranks]._fit_quietly((start.B, start.F, start.D), penalty=self._penalty)
 
         self._run(make, len(starts))
         for model in models.values():  # data with missing values, summed up, are as large as the data
@@ -190,10 +192,14 @@ class Candidates:
         pairs = []
         for larger, candidate in self.known.items():
             within = [ranks for ranks in self.known if contains(larger, ranks) and ranks not in candidate.begun]
-            highest = max(within, key=lambda ranks: self.known[ranks].results.llf, default=None)
-            if highest is not None and self.known[highest].results.llf > candidate.results.llf + MARGIN / 2:
+            highest = max(within, key=self._height, default=None)
+            if highest is not None and self._height(highest) > self._height(larger) + MARGIN / 2:
                 pairs.append((larger, highest))
         return pairs
+
+    def _height(self, ranks: ByLevel) -> float:
+        """What their fit maximised."""
+        return self.known[ranks].results.record.llf
 
     def _run(self, task: Callable[[int], None], count: int) -> None:
         # Candidates say nothing: the one that is chosen will. Filters are the process's, so they are set out here.
@@ -204,4 +210,4 @@ class Candidates:
 
 def _higher(fits: Sequence[MultilevelFactorResults]) -> MultilevelFactorResults:
     """The fit with the higher likelihood; one that did not converge only if none did."""
-    return max(fits, key=lambda fit: (fit.converged, fit.llf))
+    return max(fits, key=lambda fit: (fit.converged, fit.record.llf))

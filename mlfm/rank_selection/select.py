@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from mlfm.estimation import checked_penalty
 from mlfm.first_guess import most_by_level, parallel_ranks, without_factors
 from mlfm.hierarchy import Hierarchy
 from mlfm.model import MultilevelFactorModel
@@ -43,6 +44,7 @@ def select_ranks(
     weights: pd.Series | ArrayLike | None = None,
     freq_weights: pd.Series | ArrayLike | None = None,
     uniqueness_floor: float = 1e-4,
+    penalty: str | None = None,
 ) -> RankSelection:
     """How many factors each level has: the ranks with the best criterion, by a search from neighbour to neighbour.
 
@@ -69,6 +71,8 @@ def select_ranks(
         Fits at a time, each on one thread; None takes all processors. Results do not depend on it.
     progress : bool
         Show how many ranks have been tried.
+    penalty : {"none", "soft"}, optional
+        As for :meth:`mlfm.MultilevelFactorModel.fit`; criteria are of log-likelihoods without the penalty.
 
     Returns
     -------
@@ -131,6 +135,7 @@ def select_ranks(
     if not isinstance(criterion, str) or criterion not in (*CRITERIA, CROSS_VALIDATION):
         raise ValueError(f"criterion must be one of {listing((*CRITERIA, CROSS_VALIDATION))}, not {criterion!r}")
     checked_jobs(n_jobs)
+    penalty = checked_penalty(penalty)
     model = without_factors(
         endog, hierarchy, exog=exog, trend=trend, missing=missing, weights=weights, freq_weights=freq_weights,
         uniqueness_floor=uniqueness_floor,
@@ -140,7 +145,7 @@ def select_ranks(
     keep = _total(total, most, model)
     starts = _starts(start, keep, most, model, rng, n_jobs)
     with counting_bar(progress, None, "select_ranks") as show:
-        candidates = Candidates(model, criterion, splits, 1 if keep is None else 2, n_jobs, show)
+        candidates = Candidates(model, criterion, splits, 1 if keep is None else 2, n_jobs, penalty, show)
         search = Search(candidates, Bounds(most, keep is not None))
         for name, ranks in starts:
             search.climb(f"start: {name}", ranks)

@@ -54,6 +54,8 @@ def header(results: MultilevelFactorResults) -> tuple[list[tuple[str, str]], lis
         ("Uniqueness floor:", f"{results.uniqueness_floor:g}"),
         ("Covariance Type:", "none" if why_no_errors(results) else results.cov_type),
     ]
+    if record.penalty != "none":
+        left.append(("Penalty:", record.penalty))
     if results.n_missing:
         left.append(("Missing values:", f"{results.n_missing} ({100 * results.missing_share:.2g} %)"))
     if results.effective_nobs != results.nobs:

@@ -65,8 +65,11 @@ class Estimates(LikelihoodModelResults):
 
     @property
     def llf(self) -> float:
-        """Log-likelihood of all observations, in nats, at the estimates; each counts as often as its weight says."""
-        return self.record.llf
+        """Log-likelihood of all observations, in nats, at the estimates; each counts as often as its weight says.
+
+        Without a penalty: with one it was ``llf - record.penalty_taken`` that was maximised.
+        """
+        return self.record.llf + self.record.penalty_taken
 
     @property
     def df_model(self) -> int:
@@ -164,7 +167,7 @@ class Estimates(LikelihoodModelResults):
 
     @property
     def starts(self) -> pd.DataFrame:
-        """Every climb of the fit, in order, by where it began.
+        """Every climb of the fit, in order, by where it began; log-likelihoods are less the penalty if there is one.
 
         Starts have their names ("pca"). "sector +1" went to ranks with one factor more at level sector and came back;
         in "sector redrawn" the loadings of sector and of all finer levels were drawn at random; "crossing with .." took
@@ -200,6 +203,7 @@ class Estimates(LikelihoodModelResults):
             "start": record.start,
             "n_starts": record.n_starts,
             "search": record.search,
+            "penalty": record.penalty,
             "maxiter": record.maxiter,
             "tol": record.tol,
             "n_threads": record.n_threads,

@@ -91,6 +91,11 @@ def nested(restricted: Estimates, full: Estimates) -> Nesting:
             f"restricted: its uniqueness_floor is {restricted.uniqueness_floor:g}, that of the larger model is "
             f"{full.uniqueness_floor:g}; both fits need the same"
         )
+    if full.record.penalty != restricted.record.penalty:
+        raise ValueError(
+            f"restricted: its penalty is {restricted.record.penalty!r}, that of the larger model is "
+            f"{full.record.penalty!r}; both fits need the same"
+        )
     for who, results in (("the fit of the larger model", full), ("restricted", restricted)):
         if not results.converged:
             raise ValueError(f"{who} did not converge: {results.record.reason}")
@@ -107,9 +112,10 @@ def nested(restricted: Estimates, full: Estimates) -> Nesting:
             f"restricted: its model has {restricted.df_model} parameters, and the larger one has {full.df_model}: "
             "there is nothing to test; restricted must be the fit with fewer covariates or factors"
         )
-    if full.llf < restricted.llf - full.record.tol - restricted.record.tol:
+    most, least = full.record.llf, restricted.record.llf  # what was maximised
+    if most < least - full.record.tol - restricted.record.tol:
         raise ValueError(
-            f"the log-likelihood of the larger model is lower, {full.llf:.4f} against {restricted.llf:.4f}: one of the "
+            f"the log-likelihood of the larger model is lower, {most:.4f} against {least:.4f}: one of the "
             "fits is at a lower maximum; fit with n_starts=5, say, or start=restricted"
         )
     return Nesting(df_diff, mine.same_as(others))
