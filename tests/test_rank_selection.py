@@ -69,6 +69,7 @@ def test_the_true_ranks_of_three_levels():
     assert selected(case, max_rank={"global": 3, "level1": 2}).ranks.tolist() == [1, 1, 1]
 
 
+@pytest.mark.filterwarnings("ignore::mlfm.SeveralMaximaWarning")
 def test_as_good_as_the_best_of_all_ranks():
     """None of the 18 models, each fitted from several starts, has a lower criterion than the one that is found."""
     case = sampled(DEEP, (1, 1, 1), 80, 11, 0.3, 0.7)
@@ -203,8 +204,8 @@ def failing(monkeypatch, which):
     """Fits of some ranks do not converge."""
     fit = MultilevelFactorModel._fit_quietly
 
-    def fail(model, start=None, n_starts=1, search="none"):
-        results = fit(model, start, n_starts, search)
+    def fail(model, *given, **options):
+        results = fit(model, *given, **options)
         if which is None or model._ranks == which:
             results.record.converged, results.record.reason = False, "made to fail"
         return results

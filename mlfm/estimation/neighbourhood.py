@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlfm.estimation.methods import AnyProblem
-from mlfm.estimation.new_factors import Factorised, gain
+from mlfm.estimation.new_factors import gains
 from mlfm.estimation.problem import Point
-from mlfm.linear import divide_by_paths, eliminate, solve
 from mlfm.ranks import ByLevel
 from mlfm.rotation import canonical
-from mlfm.sweep import Sweep, Tree, Workers
+from mlfm.sweep import Tree, Workers
 
 Floats = NDArray[np.float64]
-
-SKETCHED = 1 << 26  # entries of the data beyond which new factors are found from SKETCH mixtures of the observations
-SKETCH = 64
 
 
 class Neighbourhood:
@@ -84,14 +79,5 @@ class Neighbourhood:
         workers: Workers,
     ) -> Floats:
         """Loadings of one more factor of each group of a level."""
-        ranks = tuple(block.shape[1] for block in blocks)
-        F, tree = np.ascontiguousarray(np.hstack(blocks)), Tree.of(self.offsets, ranks)
-        stand_in = problem.stand_in
-        Y: Any = stand_in.Y
-        if Y.size > SKETCHED and Y.shape[1] > SKETCH:
-            Y = Y @ (rng.standard_normal((Y.shape[1], SKETCH)) / np.sqrt(SKETCH)).astype(Y.dtype)
-        Y = Y.astype(np.float64)
-        known, _ = eliminate(tree, F, D, workers)
-        H = divide_by_paths(tree, known, 1 / D, F, workers)
-        solved = solve(Sweep(tree, Y.shape[1], elimination=known), F, D, Y, workers)
-        return gain(Factorised(self.offsets, ranks, H, D), level, solved, stand_in.nobs)[1]
+        ranks, F = tuple(block.shape[1] for block in blocks), np.ascontiguousarray(np.hstack(blocks))
+        return gains(self.offsets, ranks, F, D, problem.stand_in, [level], rng, workers)[0][1]

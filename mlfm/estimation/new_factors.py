@@ -16,13 +16,15 @@ leading principal components of the group's D^1/2 P Y, in which whatever the mod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlfm.estimation.components import Dense, Tiled, components
-from mlfm.sweep import Workers
+from mlfm.estimation.problem import Problem
+from mlfm.linear import divide_by_paths, eliminate, solve
+from mlfm.sweep import Sweep, Tree, Workers
 
 Floats = NDArray[np.float64]
 Bounds = NDArray[np.intp]
@@ -30,6 +32,8 @@ Bounds = NDArray[np.intp]
 COMPONENTS = 3  # among which the eigenvector is looked for
 LEAST = 1.01  # theta of a new factor: at 1 its loadings would be 0, and stay so
 TOGETHER = 1 << 20  # entries of groups of one size that are handled at once
+SKETCHED = 1 << 26  # entries of the data beyond which SKETCH mixtures of the observations do instead
+SKETCH = 64
 
 
 class Factorised(NamedTuple):
@@ -56,6 +60,28 @@ class Factorised(NamedTuple):
                 squares = products.transpose(0, 2, 1) @ products
                 out -= np.add.reduceat(squares, np.searchsorted(finer, bounds[:-1]), axis=0)
         return out
+
+
+def gains(
+    offsets: Sequence[Bounds],
+    ranks: Sequence[int],
+    F: Floats,
+    D: Floats,
+    problem: Problem,
+    levels: Sequence[int],
+    rng: np.random.Generator,
+    workers: Workers,
+) -> list[tuple[float, Floats]]:
+    """Level by level what one factor more of each of its groups gains, and its loadings, at a point of a problem."""
+    tree = Tree.of(offsets, ranks)
+    Y: Any = problem.Y
+    if Y.size > SKETCHED and Y.shape[1] > SKETCH:
+        Y = Y @ (rng.standard_normal((Y.shape[1], SKETCH)) / np.sqrt(SKETCH)).astype(Y.dtype)
+    Y = Y.astype(np.float64)
+    known, _ = eliminate(tree, F, D, workers)
+    inverse = Factorised(offsets, ranks, divide_by_paths(tree, known, 1 / D, F, workers), D)
+    solved = solve(Sweep(tree, Y.shape[1], elimination=known), F, D, Y, workers)
+    return [gain(inverse, level, solved, problem.nobs) for level in levels]
 
 
 def gain(inverse: Factorised, level: int, solved: Floats, nobs: float) -> tuple[float, Floats]:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlfm.covariance import MultilevelCovariance
-from mlfm.estimation.new_factors import Factorised, gain
+from mlfm.estimation.new_factors import gains
 from mlfm.ranks import ByLevel
 from mlfm.sweep import Workers
 
@@ -74,14 +73,9 @@ class Outlook:
 
     def _gains(self, beginning: Beginning, less: int | None) -> list[tuple[float, Floats]]:
         """Level by level the gain of one factor more, and its loadings."""
-        model, hierarchy = self._model, self._model.hierarchy
-        problem = model._problem.stand_in
+        problem, ranks = self._model._problem.stand_in, self._reduced(less)
         F, D = beginning.F / problem.scale[:, None], beginning.D / problem.scale**2
-        ranks = self._reduced(less)
-        covariance = MultilevelCovariance(hierarchy, model._to_user(F), model._to_user(D), ranks=list(ranks))
-        H = model._to_group(covariance.inv().factors.to_numpy())
-        solved = model._to_group(covariance.solve(model._to_user(problem.Y), refine=0))
-        inverse = Factorised(hierarchy.offsets, ranks, H, D)
-        with Workers(1):  # BLAS on one thread: the same digits everywhere
-            found = [gain(inverse, level, solved, problem.nobs) for level in range(len(ranks))]
+        offsets, rng = self._model.hierarchy.offsets, np.random.default_rng(0)
+        with Workers(1) as workers:  # BLAS on one thread: the same digits everywhere
+            found = gains(offsets, ranks, F, D, problem, range(len(ranks)), rng, workers)
         return [(gained, f * problem.scale) for gained, f in found]
