@@ -363,7 +363,7 @@ def test_several_starts_keep_the_best():
     # Here the starts do end in different places.
     assert np.ptp(llf) > 0.1
     assert list(asked.starts.index) == ["top-down", "random 1"]
-    assert list(searched.starts.index[:3]) == ["pca", "top-down", "ability redrawn"]
+    assert list(searched.starts.index[:3]) == ["pca", "top-down", "global +1"]
     assert searched.llf >= llf[["pca", "top-down"]].max()
 
 

@@ -365,8 +365,9 @@ class TestConvergence:
         assert "converged" in ax.get_title()
 
     def test_of_a_fit_that_did_not_converge(self):
-        with pytest.warns(mlfm.ConvergenceWarning):
+        with pytest.warns(mlfm.MlfmWarning):
             stopped = MultilevelFactorModel(CASE.frame, hierarchy=CASE.hierarchy, ranks=[2, 1, 1]).fit(maxiter=2)
+        assert not stopped.converged
         assert "NOT converged" in stopped.plot.convergence().axes[0].get_title()
 
 
