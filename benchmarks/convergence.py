@@ -9,12 +9,13 @@ seconds that this climb took to within 1e-6, or for as many iterations as PX_EM_
 """
 
 import contextlib
+import itertools
 import time
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from common import command_line, model, no_warnings, report
+from common import command_line, hierarchy, model, nested, no_warnings, report
 
 import mlfm
 
@@ -24,6 +25,7 @@ NEAR, NEARER = 1e-3, 1e-6  # an observation
 PX_EM_TIMES, PX_EM_ITERATIONS = 10, 2_000
 
 SYNTHETIC = {"groups": [1, 3, 7, 16, 32], "ranks": [30, 20, 10, 5, 2], "nobs": 340}
+TINY = {"n": 8_000, "nobs": 200}
 SMALL = {"n": 500, "groups": [1, 5, 25], "ranks": [3, 2, 1], "nobs": 300}
 
 
@@ -34,6 +36,18 @@ def real(name, ranks, levels=None):
     return mlfm.MultilevelFactorModel(data.endog, hierarchy=hierarchy, ranks=ranks, missing="drop")
 
 
+def weak(groups, ranks):
+    """Groups of a few features, with weak loadings of either sign: nearly independent problems by the thousand."""
+    rng, bounds = np.random.default_rng(0), nested(TINY["n"], groups)
+    F = 0.5 * rng.standard_normal((TINY["n"], sum(ranks)))
+    Y = rng.standard_normal((TINY["n"], TINY["nobs"])) * np.sqrt(rng.uniform(0.5, 1.5, TINY["n"]))[:, None]
+    blocks = np.split(F, np.cumsum(ranks)[:-1], axis=1)
+    for offsets, block in zip(bounds, blocks, strict=True):
+        for a, b in itertools.pairwise(offsets):
+            Y[a:b] += block[a:b] @ rng.standard_normal((block.shape[1], TINY["nobs"]))
+    return mlfm.MultilevelFactorModel(Y.T, hierarchy=hierarchy(TINY["n"], groups), ranks=ranks)
+
+
 PROBLEMS = {
     "synthetic, n 1000": lambda: model(n=1_000, **SYNTHETIC),
     "synthetic, n 5000": lambda: model(n=5_000, **SYNTHETIC),
@@ -41,6 +55,8 @@ PROBLEMS = {
     "three levels, snr 1": lambda: model(**SMALL, snr=1.0),
     "three levels, snr 4": lambda: model(**SMALL, snr=4.0),
     "two levels, snr 1": lambda: model(n=500, groups=[1, 5], ranks=[3, 2], nobs=300, snr=1.0),
+    "2000 groups of 4": lambda: weak([1, 2000], [3, 1]),
+    "1600 groups of 5, three levels": lambda: weak([1, 80, 1600], [3, 2, 1]),
     "stocks (5, 2)": lambda: real("stocks", [5, 2]),
     "employment (3, 1, 1)": lambda: real("employment", [3, 1, 1]),
     "personality (5, 2, 1)": lambda: real("personality", [5, 2, 1]),

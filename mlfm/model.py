@@ -441,7 +441,7 @@ class MultilevelFactorModel(LikelihoodModel):
         n_threads : int, optional
             Threads; by default as many as the process may use. Results do not depend on it.
         disp : bool
-            Show a progress bar with the log-likelihood and the projected gain.
+            Show a progress bar with the log-likelihood and the projected gain, climb by climb.
         callback : callable, optional
             Called with an :class:`mlfm.estimation.Evaluation` after every evaluation with the ranks of the model; each
             climb counts from 0.

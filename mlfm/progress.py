@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -21,19 +23,27 @@ def progress_bar(wanted: bool) -> Iterator[Callable[[Evaluation], None]]:
         return
     # The number of evaluations to convergence is not known beforehand, so the bar counts and shows no total.
     with tqdm(desc="fit", unit=" evaluations", mininterval=0.2) as bar:
+        climbs, highest = 0, -math.inf
 
         def show(entry: Evaluation) -> None:
-            bar.set_postfix_str(f"llf {entry.llf:.4f}, still to gain {entry.projected_gain:.2g}", refresh=False)
+            nonlocal climbs, highest
+            climbs += entry.evaluation == 0
+            highest = max(highest, entry.llf)
+            here = f"llf {entry.llf:.4f}, still to gain {entry.projected_gain:.2g}"
+            text = here if climbs <= 1 else f"climb {climbs}: {here}; highest so far {highest:.4f}"
+            bar.set_postfix_str(text, refresh=False)
             bar.update(1)
 
         yield show
 
 
 @contextmanager
-def counting_bar(wanted: bool, total: int | None, what: str) -> Iterator[Callable[[], None]]:
+def counting_bar(wanted: bool | None, total: int | None, what: str) -> Iterator[Callable[[], None]]:
     """A function that counts one more of ``total`` (None where nobody knows), from any thread, or does nothing where no
-    bar is wanted.
+    bar is wanted; None wants one on a terminal.
     """
+    if wanted is None:
+        wanted = sys.stderr.isatty()
     if not wanted:
         yield lambda: None
         return

@@ -1,6 +1,7 @@
 """Fits: monotone, equivariant, the same for any number of threads, at the truth in the end, and interruptible."""
 
 import os
+import re
 import warnings
 
 import numpy as np
@@ -210,6 +211,9 @@ def test_callback_and_progress_bar(capsys):
     shown = capsys.readouterr().err
     assert "llf" in shown
     assert "still to gain" in shown
+    assert "climb" not in shown
+    fit(disp=True, tol=1)
+    assert re.search(r"climb \d+: llf .*; highest so far", capsys.readouterr().err)
 
 
 def test_an_interrupt_leaves_nothing_broken():

@@ -37,7 +37,7 @@ def select_ranks(
     n_splits: int | Iterable[tuple[Any, Any]] = 5,
     rng: int | np.random.Generator | None = None,
     n_jobs: int | None = 1,
-    progress: bool = False,
+    progress: bool | None = None,
     exog: pd.DataFrame | pd.Series | ArrayLike | None = None,
     trend: str = "c",
     missing: str = "ml",
@@ -69,8 +69,8 @@ def select_ranks(
         For the folds and for the parallel analysis; None is seed 0.
     n_jobs : int or None
         Fits at a time, each on one thread; None takes all processors. Results do not depend on it.
-    progress : bool
-        Show how many ranks have been tried.
+    progress : bool, optional
+        Show how many ranks have been tried; by default on a terminal.
     penalty : {"none", "soft"}, optional
         As for :meth:`mlfm.MultilevelFactorModel.fit`; criteria are of log-likelihoods without the penalty.
 
