@@ -151,21 +151,22 @@ class FitRecord:
     def starts(self) -> pd.DataFrame:
         """One row a climb; see :attr:`mlfm.MultilevelFactorResults.starts`."""
         frame = pd.DataFrame(self.climbs, columns=list(Climb._fields)).set_index("start")
-        behind = self.llf - frame["llf"]
-        frame.insert(1, "behind", behind.where(~frame["returned"], 0.0))
-        frame["reached"] = frame.pop("returned") | (behind < max(REACHED, self.tol))
+        frame.insert(1, "behind", (self.llf - frame["llf"]).where(~frame["returned"], 0.0))
+        frame["reached"] = [self._came_to_the_highest(climb) for climb in self.climbs]
         return frame[["llf", "behind", "evaluations", "ended", "reached", "on_floor"]]
 
     @property
     def reached(self) -> int:
         """Climbs that came to the highest maximum."""
-        return int(self.starts["reached"].sum())
+        return sum(self._came_to_the_highest(climb) for climb in self.climbs)
 
     @property
     def other_maxima(self) -> int:
         """Climbs that ended at lower ones."""
-        starts = self.starts
-        return int((starts["ended"] & ~starts["reached"]).sum())
+        return sum(climb.ended and not self._came_to_the_highest(climb) for climb in self.climbs)
+
+    def _came_to_the_highest(self, climb: Climb) -> bool:
+        return climb.returned or self.llf - climb.llf < max(REACHED, self.tol)
 
 
 #: Why a climb that has come so far is given up; nothing if it is not.
