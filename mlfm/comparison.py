@@ -184,7 +184,7 @@ def compare(
             record = fit.record
             validated = cross_validate(
                 fit._with_data("cross-validation"), n_splits, rng, n_jobs,
-                method=record.method, maxiter=record.maxiter, tol=record.tol,
+                method=record.method, maxiter=record.maxiter, tol=record.tol, penalty=record.penalty,
             )  # fmt: skip
             row["cross_validated"], row["cross_validated_se"] = validated.mean, validated.std_error
         rows.append(row)

@@ -133,7 +133,7 @@ def _bootstrap_test(
             return
         if not (less.converged and more.converged):
             outcomes[i] = "did not converge"
-        elif more.llf < less.llf - less.record.tol - more.record.tol:
+        elif more.record.llf < less.record.llf - less.record.tol - more.record.tol:
             outcomes[i] = "ended at a lower maximum of the larger model"
         else:
             values[i] = statistic(less.llf, more.llf)
@@ -167,10 +167,11 @@ def _higher(model: Any, like: MultilevelFactorResults, start: MultilevelFactorRe
 def _highest(restricted: MultilevelFactorResults, full: MultilevelFactorResults) -> float:
     """The larger model's log-likelihood, found as in the replicates: also from where the restricted fit ended."""
     again = full._with_data("the test")._refit(like=full, start=restricted)
-    if again.record.llf > full.record.llf + again.record.tol + full.record.tol:
+    here, there = full.record.llf, again.record.llf  # what was maximised
+    if there > here + again.record.tol + full.record.tol:
         warn_caller(
-            f"the fit of the larger model is at a lower maximum, {full.llf:.4f}, than the one that is reached from the "
-            f"restricted fit, {again.llf:.4f}; the statistic is that of the higher. Fit it with start=restricted",
+            f"the fit of the larger model is at a lower maximum, {here:.4f}, than the one that is reached from the "
+            f"restricted fit, {there:.4f}; the statistic is that of the higher. Fit it with start=restricted",
             LowerMaximumWarning,
         )
     return max(full, again, key=lambda fit: fit.record.llf).llf

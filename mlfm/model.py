@@ -456,17 +456,18 @@ class MultilevelFactorModel(LikelihoodModel):
         search : {"default", "thorough", "none"}, optional
             The likelihood can have several maxima. "none": the end of the climb from the start. "default": from there
             excursions to neighbouring ranks and back, and groups whose loadings are drawn anew; where they come to is
-            crossed with the highest so far, and what is higher is gone on from. They take up to seven times the work
+            crossed with the highest so far, and what is higher is gone on from. They take up to eight times the work
             of the first climb, and less where that is long: then it may be the first climb alone. "thorough": up to
             forty times. :attr:`MultilevelFactorResults.starts` says what was found. For the EM methods "none" is the
             default; where they search, all climbs but the first and the last are by scoring.
         penalty : {"none", "soft"}, optional
-            "soft": take :math:`\\sqrt{2 / N} \\sum_j s_{jj} / D_j` off the log-likelihood, with the sample variances
-            :math:`s_{jj}`: no uniqueness ends on its floor (no Heywood cases), and estimates have the same distribution
-            as those of maximum likelihood in large samples (Sterzinger, Kosmidis and Moustaki 2026, with the penalty of
-            Hirose et al. 2011). The log-likelihood, criteria and standard errors of the results are without the
+            "soft": take :math:`\\sqrt{2 / N} \\sum_j s_{jj} / D_j` off the log-likelihood, :math:`s_{jj}` being the
+            variance of what the covariates leave of feature j. No uniqueness ends on its floor then (no Heywood cases),
+            and estimates have the same distribution as those of maximum likelihood in large samples (Sterzinger,
+            Kosmidis and Moustaki 2026, with the penalty of Hirose et al. 2011; documentation: "Is it the maximum?").
+            The log-likelihood, criteria and standard errors of the results are without the
             penalty, at these estimates; the record of the fit counts what is maximised. Whatever fits again as these
-            results were (bootstrap, :func:`lr_test`, :func:`cross_validate`) is penalised alike.
+            results were (``results.bootstrap``, :func:`lr_test`, :func:`compare`) is penalised alike.
 
         Returns
         -------

@@ -43,7 +43,7 @@ def counting_bar(wanted: bool | None, total: int | None, what: str) -> Iterator[
     bar is wanted; None wants one on a terminal.
     """
     if wanted is None:
-        wanted = sys.stderr.isatty()
+        wanted = sys.stderr is not None and sys.stderr.isatty()
     if not wanted:
         yield lambda: None
         return

@@ -152,7 +152,7 @@ cdef double newton_step(Bench *bench) noexcept nogil:
     """The step, none for what is pressed against its floor; the squared Newton decrement."""
     cdef blas_int m = bench.m
     cdef Py_ssize_t i, j
-    cdef double total, decrement = 0.0
+    cdef double total, decrement = 0.0, longest = 0.0
     for i in range(m):
         if bench.x[i] <= bench.lowest[i] + 1e-12 and bench.slope[i] > 0.0:
             bench.slope[i] = 0.0
@@ -176,7 +176,10 @@ cdef double newton_step(Bench *bench) noexcept nogil:
         return 0.0
     for i in range(m):
         decrement -= bench.step[i] * bench.slope[i]
-        bench.step[i] = min(max(bench.step[i], -LONGEST), LONGEST)
+        longest = max(longest, fabs(bench.step[i]))
+    if longest > LONGEST:
+        for i in range(m):
+            bench.step[i] *= LONGEST / longest
     return decrement
 
 
@@ -336,10 +339,16 @@ cdef double solve(
             swap(&bench.x, &bench.x_best)
             swap(&bench.values, &bench.values_best)
             swap(&bench.vectors, &bench.vectors_best)
+    if not here <= before < INFINITY:  # by rounding, or where there is no decomposition: they stay
+        for i in range(m):
+            D[i] = D_old[i]
+            for j in range(c, r):
+                F[i * r + j] = F_old[i * r + j]
+        return 0.0
     turned(bench, F_old + c, r, F + c)
     for i in range(m):
         D[i] = exp(bench.x[i]) if bench.x[i] > bench.lowest[i] else floor[i]
-    return max(before - here, 0.0)
+    return before - here
 
 
 def cross_products(

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from mlfm._kernels.leaf_groups import cross_products, maximise
 from mlfm.standardised import Reals
 from mlfm.sweep import Task, Tree
+from mlfm.sweep.tasks import SMALLEST
 
 Floats = NDArray[np.float64]
 
-LARGEST = 256  # features of a small group: a task holds it whole
+LARGEST = SMALLEST  # features of a small group: a task holds it whole
 
 
 class LeafGroups:

@@ -77,7 +77,7 @@ def gains(
     Y: Any = problem.Y
     if Y.size > SKETCHED and Y.shape[1] > SKETCH:
         Y = Y @ (rng.standard_normal((Y.shape[1], SKETCH)) / np.sqrt(SKETCH)).astype(Y.dtype)
-    Y = Y.astype(np.float64)
+    Y = Y.astype(np.float64, copy=False)
     known, _ = eliminate(tree, F, D, workers)
     inverse = Factorised(offsets, ranks, divide_by_paths(tree, known, 1 / D, F, workers), D)
     solved = solve(Sweep(tree, Y.shape[1], elimination=known), F, D, Y, workers)

@@ -1,9 +1,9 @@
 """A soft penalty on small uniquenesses: no Heywood cases (Sterzinger, Kosmidis and Moustaki 2026).
 
-The log-likelihood less w sum_j s_jj / D_j, with s_jj the sample variance of feature j, rises without bound nowhere and
-falls without bound where a uniqueness vanishes, so that its maximum has none that does. With w = N rho / 2 this is the
-penalty of Hirose et al. (2011). It is soft, and estimates have the asymptotic distribution of maximum likelihood, where
-w is small beside the square root of N: w = sqrt(2 / N), as Sterzinger et al. have it.
+The log-likelihood less w sum_j s_jj / D_j, with s_jj the variance of what the covariates leave of feature j, is bounded
+above, and falls without bound as a uniqueness goes to 0, so that at its maximum none is 0. With w = N rho / 2 this is
+the penalty of Hirose et al. (2011). It is soft, and estimates have the asymptotic distribution of maximum likelihood,
+where w is small beside the square root of N: w = sqrt(2 / N), as Sterzinger et al. have it.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from mlfm.estimation.turns import Turns
 NEAR = 1e-2  # a feature: Newton decrement below which pairs are used; 1e-3 takes a sixth more evaluations on real data
 LEAST_RATIO = 0.05  # of a quasi-Newton direction's predicted gain to the scoring step's
 FIRST_RATIO, MOST_RATIO = 2.0, 1e4  # the largest, doubled at each success
+QUASI_NEWTON = "quasi-newton"
 
 
 def scoring(
@@ -58,10 +59,17 @@ def scoring(
         record.reason, record.converged, record.score_norm = reason, converged, climber.score_norm()
         return climber.F, climber.x
 
-    def leaf_groups(expected: float) -> float:
-        gain = climber.try_leaf_groups()
+    def leaf_groups_turn(expected: float, *, afresh: bool) -> float | None:
+        """What their turn gains; None where they stay."""
+        try:
+            promised = climber.propose_leaf_groups(afresh=afresh) * nobs
+            if not (promised > 0 and promised >= record.tol):
+                return None
+            gain = climber.try_leaf_groups()
+        except FloatingPointError:  # a point where they have no maximum
+            return None
         note(climber.llf + min(gain, 0.0), expected, "leaf groups", gain >= 0)
-        return gain * nobs
+        return gain * nobs if gain >= 0 else None
 
     used_up = f"maxiter = {record.maxiter} evaluations were made"
     note(climber.llf, np.inf, "resumed" if record.evaluations else "start", True)
@@ -74,23 +82,22 @@ def scoring(
             quasi_newton = climber.quasi_newton_direction()
             if LEAST_RATIO * decrement < quasi_newton.along < largest_ratio * decrement:
                 predicted = quasi_newton.along
-                attempts.insert(0, ("quasi-newton", partial(_given, quasi_newton)))
+                attempts.insert(0, (QUASI_NEWTON, partial(_given, quasi_newton)))
                 break
             climber.memory.keep(len(climber.memory) // 2)
         expected = 0.5 * max(predicted, decrement) * nobs
         record.evaluations[-1] = record.evaluations[-1]._replace(projected_gain=expected)
         watch(record.evaluations[-1])
         ending = small_for_long(expected)
-        if ending or turns.due(expected):
-            promised = climber.propose_leaf_groups(afresh=ending or turns.early) * nobs
-            worth_it = promised > 0 and promised >= record.tol
-            if worth_it and spent():
-                return end(used_up, False)
-            gain = leaf_groups(expected) if worth_it else 0.0
-            turns.taken(gain)
-            if gain >= record.tol:
-                small_for_long = Stays(record.tol)
+        if (ending or turns.due(expected)) and not spent():
+            gain = leaf_groups_turn(expected, afresh=ending or turns.early)
+            turns.taken(gain or 0.0)
+            if gain is not None:
+                if gain >= record.tol:
+                    small_for_long = Stays(record.tol)
                 continue
+            if attempts[0][0] == QUASI_NEWTON:  # what they would have moved to lies where the direction was
+                attempts[0] = QUASI_NEWTON, climber.quasi_newton_direction
         if ending:
             return end(f"the projected gain stayed below tol = {record.tol:g}", True)
         if reason := give_up(record, (climber.F, climber.x)):

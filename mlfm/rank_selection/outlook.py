@@ -32,7 +32,8 @@ class Outlook:
 
     Without a level's weakest factor (the last in canonical rotation), what it explained is left to the uniquenesses,
     and the log-likelihood evaluated. One factor more gains what :mod:`mlfm.estimation.new_factors` says, from there or
-    from the fit. Both are less than the maximum: everything else stays where it was.
+    from the fit. Both are less than the maximum, as everything else stays where it was (the gain of large data is
+    that of a sketch).
     """
 
     def __init__(self, results: MultilevelFactorResults) -> None:

@@ -172,8 +172,8 @@ class MeanResults(UncertaintyResults):
         >>> results.wald_test_terms().round(1)
                           chi2  df  P>chi2
         term
-        const          13655.6  23     0.0
-        t20_deduction    178.6  23     0.0
+        const          13659.7  23     0.0
+        t20_deduction    178.5  23     0.0
         """
         if terms is None and self.design is not None:
             terms = self.design.terms
