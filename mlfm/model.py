@@ -61,7 +61,7 @@ from mlfm.parameters import (
 )
 from mlfm.patterns import Patterns
 from mlfm.progress import progress_bar
-from mlfm.ranks import Ranks, factor_columns, ranks_by_level, refuse_more_than_features
+from mlfm.ranks import ByLevel, Ranks, factor_columns, ranks_by_level, refuse_more_than_features
 from mlfm.results import MultilevelFactorResults, checked_cov_type
 from mlfm.rotation import canonical
 from mlfm.seeds import generator
@@ -604,10 +604,9 @@ class MultilevelFactorModel(LikelihoodModel):
         self,
         start: tuple[Floats, Floats, Floats] | None = None,
         n_starts: int = 1,
-        search: str = "none",
         penalty: str = "none",
     ) -> MultilevelFactorResults:
-        """A fit on one thread, from coefficients, loadings and uniquenesses in group order or from the usual starts.
+        """A climb on one thread, from coefficients, loadings and uniquenesses in group order or from the usual starts.
 
         It says nothing: what did not go well is in the record of the results.
         """
@@ -616,10 +615,24 @@ class MultilevelFactorModel(LikelihoodModel):
             around, rng = self._neighbourhood(penalty), np.random.default_rng(0)
             climbing = Search(around, method, workers, lambda entry: None, rng)
             begin = None if start is None else climbing.problem.from_units(*start)
-            record = FitRecord(
-                "scoring", "", method.maxiter, method.tol, 1, n_starts=n_starts, search=search, penalty=penalty
-            )
+            record = FitRecord("scoring", "", method.maxiter, method.tol, 1, n_starts=n_starts, penalty=penalty)
             return self._maximised(climbing, starts_of(climbing.problem, begin, "start_params", n_starts), record)
+
+    def _search_quietly(
+        self, start: tuple[Floats, Floats, Floats], penalty: str
+    ) -> tuple[MultilevelFactorResults, dict[ByLevel, tuple[Floats, Floats, Floats, float]]]:
+        """A default search on one thread, from parameters in group order; and the points that it came to at other ranks,
+        with log-likelihoods.
+        """
+        method = METHODS["scoring"]
+        with Workers(1) as workers:
+            around, rng = self._neighbourhood(penalty), np.random.default_rng(0)
+            climbing = Search(around, method, workers, lambda entry: None, rng)
+            begin = climbing.problem.from_units(*start)
+            record = FitRecord("scoring", "", method.maxiter, method.tol, 1, search="default", penalty=penalty)
+            results = self._maximised(climbing, starts_of(climbing.problem, begin, "start_params", 1), record)
+        units = climbing.problem.to_units
+        return results, {ranks: (*units(*point), llf) for ranks, (llf, point) in climbing.elsewhere.items()}
 
     def __repr__(self) -> str:
         ranks = ", ".join(f"{level} {rank}" for level, rank in self.ranks.items())

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import mlfm
 from mlfm import ConvergenceWarning, IdentificationWarning, MultilevelFactorModel, cross_validate, select_ranks
 from mlfm.estimation.new_factors import Factorised, gain
 from mlfm.inference.counts import most_identified, unidentified
+from mlfm.rank_selection.candidates import Asked, Candidates
 from mlfm.rank_selection.moves import coarsest_first, contains, finest_first, neighbours, uniform
 from mlfm.rank_selection.outlook import Outlook
 from mlfm.ranks import in_words
@@ -221,6 +223,24 @@ def test_fits_that_do_not_converge_are_not_chosen(monkeypatch):
     assert not found.path.loc[(2, 1), "converged"]
     assert any("did not converge" in note and "(2, 1)" in note for note in found.notes)
     assert "NO" in str(selected(total=3))
+
+
+def test_searches_share_what_they_come_to_at_other_ranks():
+    """A fit at a neighbour's ranks that is too low is raised by the search from the best."""
+    case = sampled(DEEP, (1, 1, 1), 80, 11, 0.3, 0.7)
+    candidates = Candidates(model_of(case, (0, 0, 0)), "bic", [], 1, 1, "none", lambda: None)
+    asked = [Asked(ranks, "", {}) for ranks in ((1, 1, 1), (2, 1, 1))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mlfm.MlfmWarning)
+        candidates.fit(asked, 1, 1)
+        low = model_of(case, (2, 1, 1)).fit(start="random", maxiter=3, search="none", rng=1)
+    low.record.converged = True
+    candidate = candidates.known[2, 1, 1]
+    candidate.results = low
+    candidate.begun.add((1, 1, 1))  # so that it is not raised as a larger model is
+    candidates.search([(1, 1, 1)])
+    assert candidate.results.llf > low.llf + 1
+    assert candidate.results.llf >= candidates.known[1, 1, 1].results.llf
 
 
 def test_a_choice_among_fits_that_did_not_converge_says_so(monkeypatch):

@@ -16,6 +16,7 @@ from mlfm.estimation.neighbourhood import Neighbourhood
 from mlfm.estimation.problem import Point
 from mlfm.estimation.record import Climb, Evaluation, FitRecord, GiveUp, never
 from mlfm.estimation.starts import STARTS
+from mlfm.ranks import ByLevel
 from mlfm.sweep import Workers
 
 #: The starts of which several are taken, before random ones.
@@ -51,7 +52,8 @@ class Search:
     come to is crossed with the highest so far (:mod:`.crossing`), and what is higher takes its place. All of these are
     loose, and given up when they come back to where they were. The last digits are for the highest.
 
-    ``best`` is the highest so far, also while the search is going on.
+    ``best`` is the highest so far, also while the search is going on. ``elsewhere`` has, by neighbouring ranks, the
+    highest that an excursion came to on its way, with its log-likelihood.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Search:
         self._around, self._method, self._workers, self._watch = neighbourhood, method, workers, watch
         self.problem, self.rng = neighbourhood.home, rng
         self.best: Peak | None = None
+        self.elsewhere: dict[ByLevel, tuple[float, Point]] = {}
         self._spent = 0.0
 
     def maximise(self, starts: Sequence[tuple[str, str | Point]], record: FitRecord) -> Point:
@@ -173,6 +176,8 @@ class Search:
         point = around.carry(here, around.ranks, excursion.ranks, there, self.rng, self._workers)
         point = METHODS["scoring"].climb(there, point, away, self._workers, _silent, never)
         self._spent += len(away.evaluations) * work(there)
+        if excursion.ranks not in self.elsewhere or away.llf > self.elsewhere[excursion.ranks][0]:
+            self.elsewhere[excursion.ranks] = away.llf, point
         back = around.carry(point, excursion.ranks, around.ranks, self.problem, self.rng, self._workers)
         return back, len(away.evaluations)
 

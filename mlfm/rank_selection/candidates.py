@@ -137,19 +137,33 @@ class Candidates:
     def search(self, contenders: Sequence[ByLevel]) -> None:
         """Search for higher maxima of fits that are known, from where they are."""
         found: dict[int, MultilevelFactorResults] = {}
+        elsewhere: dict[int, dict[ByLevel, Beginning]] = {}
 
         def make(i: int) -> None:
             results = self.known[contenders[i]].results
             model = results._with_data("the selection of ranks")
-            begin = model._group_parts(results.params.to_numpy())
-            found[i] = model._fit_quietly(begin, search="default", penalty=self._penalty)
+            found[i], around = model._search_quietly(model._group_parts(results.params.to_numpy()), self._penalty)
+            elsewhere[i] = {ranks: Beginning(*there) for ranks, there in around.items()}
 
         self._run(make, len(contenders))
         for i, ranks in enumerate(contenders):
             candidate = self.known[ranks]
             candidate.results, candidate.searched = _higher([candidate.results, found[i]]), True
             self._show()
+        self._raise([elsewhere[i] for i in range(len(contenders))])
         self._raise_those_below_smaller_ones()
+
+    def _raise(self, found: Sequence[dict[ByLevel, Beginning]]) -> None:
+        """Begin fits again where searches at other ranks have come higher on their way."""
+        higher: dict[ByLevel, Beginning] = {}
+        for ranks, there in (pair for one in found for pair in one.items()):
+            least = higher[ranks].llf if ranks in higher else self._height(ranks) if ranks in self.known else np.inf
+            if there.llf > least + MARGIN / 2:
+                higher[ranks] = there
+        models = {ranks: self.known[ranks].results._with_data("the selection of ranks") for ranks in higher}
+        starts = list(higher.items())
+        for fit, (ranks, _) in zip(self._fits(models, starts), starts, strict=True):
+            self.known[ranks].results = _higher([self.known[ranks].results, fit])
 
     def _fits(
         self, models: dict[ByLevel, MultilevelFactorModel], starts: Sequence[tuple[ByLevel, Beginning | None]]
