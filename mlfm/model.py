@@ -621,8 +621,8 @@ class MultilevelFactorModel(LikelihoodModel):
     def _search_quietly(
         self, start: tuple[Floats, Floats, Floats], penalty: str
     ) -> tuple[MultilevelFactorResults, dict[ByLevel, tuple[Floats, Floats, Floats, float]]]:
-        """A default search on one thread, from parameters in group order; and the points that it came to at other ranks,
-        with log-likelihoods.
+        """A default search on one thread, from parameters in group order; and where it came to at other ranks, with
+        log-likelihoods.
         """
         method = METHODS["scoring"]
         with Workers(1) as workers:
