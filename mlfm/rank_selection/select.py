@@ -104,7 +104,8 @@ def select_ranks(
     the loadings of the new factor that raise the likelihood most, all else held), and the higher end is kept; where a
     fit ends below that of smaller ranks, it is begun there, too. (With ``total`` there are none, and "top-down" is a
     start as well.) At the end the highest maximum of the best ranks, and of all that are close behind, is searched for
-    as :meth:`MultilevelFactorModel.fit` does. Fits that do not converge are not chosen, unless all do not.
+    as :meth:`MultilevelFactorModel.fit` does; where these searches come higher at other ranks on their way, the fits
+    there are begun again. Fits that do not converge are not chosen, unless all do not.
 
     Standard errors, tests and intervals of the fit that is chosen take its ranks as known.
 
